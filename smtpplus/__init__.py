@@ -1,0 +1,1 @@
+"""smtpplus: the mail submission relay that keeps its order and explains itself."""

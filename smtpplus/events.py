@@ -1,0 +1,185 @@
+"""The facts the daemon states, one class per event, and the bus that carries them to those who watch.
+
+An event is a frozen value; stating one costs a call per observer and nothing else. Observers must not raise: one that does is
+reported and the others still hear. Times are seconds since the epoch. Texts from outside are printable (mail.reply.printable).
+No event has a field for a secret.
+"""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import msgspec
+from twisted.logger import Logger
+
+
+class Event(msgspec.Struct, frozen=True, tag=True, tag_field="event"):
+    """Base of all events; in JSON the field `event` has the class's name."""
+
+    at: float
+
+
+class Connected(Event, frozen=True):
+    session: str
+    client: str  # address:port
+    port: int  # ours
+
+
+class Disconnected(Event, frozen=True):
+    session: str
+    client: str
+    messages: int
+    why: str
+
+
+class Authenticated(Event, frozen=True):
+    session: str
+    client: str
+    user: str
+    mechanism: str
+    tls: str  # protocol and cipher, "" without TLS
+
+
+class AuthenticationFailed(Event, frozen=True):
+    session: str
+    client: str
+    port: int
+    user: str
+    mechanism: str
+    reason: str  # the true one, a code of mail.reasons; the client is not told
+
+
+class Accepted(Event, frozen=True):
+    """A message for which 250 is sent: it is committed."""
+
+    id: str  # queue ID
+    session: str
+    client: str
+    user: str
+    sender: str
+    recipients: tuple[str, ...]
+    level: int
+    size: int
+    message_id: str
+    subject: str
+
+
+class Refused(Event, frozen=True):
+    """A command or a message answered 4xx or 5xx for a reason of the closed list."""
+
+    session: str
+    client: str
+    user: str
+    sender: str
+    recipient: str
+    reason: str
+    reply: str
+
+
+class Started(Event, frozen=True):
+    id: str
+    destination: str
+    recipients: tuple[str, ...]
+    attempt: int
+    level: int
+
+
+class Paused(Event, frozen=True):
+    """A running transfer stopped writing. `cause` is the queue ID of the urgent message, or the rule."""
+
+    id: str
+    destination: str
+    cause: str
+
+
+class Resumed(Event, frozen=True):
+    id: str
+    destination: str
+    stopped: float  # seconds this stop lasted
+    why: str  # "urgent mail is sent" | "max_pause reached" | …
+
+
+class Delivered(Event, frozen=True):
+    id: str
+    recipient: str
+    destination: str
+    peer: str
+    reply: str
+    attempt: int
+    waited: float  # seconds since acceptance
+
+
+class Deferred(Event, frozen=True):
+    id: str
+    recipient: str
+    destination: str
+    peer: str
+    reply: str
+    reason: str
+    attempt: int
+    next_attempt: float
+
+
+class Failed(Event, frozen=True):
+    """A recipient that will not be tried again: a permanent reply, or expired."""
+
+    id: str
+    recipient: str
+    destination: str
+    peer: str
+    reply: str
+    reason: str
+    attempt: int
+
+
+class Bounced(Event, frozen=True):
+    """A delivery status notification was spooled for `id`."""
+
+    id: str
+    dsn: str  # queue ID of the notification
+    to: str
+    kind: str  # "failed" | "delayed" | "delivered"
+
+
+class Dropped(Event, frozen=True):
+    """Nobody could be told: a message with the null reverse-path failed, or wanted no notification."""
+
+    id: str
+    recipient: str
+    reason: str
+
+
+class Retired(Event, frozen=True):
+    """The last recipient is settled; the message is no longer in the queue."""
+
+    id: str
+
+
+class Fault(Event, frozen=True):
+    """Something of ours went wrong and was survived; `what` names the place."""
+
+    what: str
+
+
+Observer = Callable[[Event], None]
+
+
+class Events:
+    """The bus. Not thread-safe: events are stated on the reactor's thread."""
+
+    _log = Logger()
+
+    def __init__(self) -> None:
+        self._observers: list[Observer] = []
+
+    def subscribe(self, observer: Observer) -> None:
+        """Call `observer` with every later event."""
+        self._observers.append(observer)
+
+    def state(self, event: Event) -> None:
+        """Tell every observer; an observer that raises is logged."""
+        for observer in self._observers:
+            try:
+                observer(event)
+            except Exception:
+                self._log.failure("observer {observer} failed on {event}", observer=observer, event=event)

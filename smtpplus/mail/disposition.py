@@ -1,0 +1,58 @@
+"""What queue and delivery say to each other: a request, a transfer under way, one disposition per recipient.
+
+The queue hands a `Request` to a `DeliveryAgent` and gets a `Transfer` back. The agent calls `done` exactly once, with
+exactly one `Disposition` for each recipient of the request, and never raises: an unexpected fault is a temporary
+disposition. Neither side imports the other.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Protocol
+
+import msgspec
+
+from smtpplus.mail.envelope import Content, Envelope, Recipient
+from smtpplus.mail.reply import Outcome, Reply
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One attempt: some recipients of one envelope that share a destination."""
+
+    envelope: Envelope
+    recipients: tuple[Recipient, ...]
+    destination: str  # see Router.destination: a domain for MX, else the route's `via`
+    content: Content
+    attempt: int  # 1 for the first
+
+
+class Disposition(msgspec.Struct, frozen=True):
+    """What became of one recipient in one attempt. `reply` is the peer's, or ours if the peer never said (RFC 3464 §2.3.6)."""
+
+    recipient: Recipient
+    reply: Reply
+    peer: str  # "mx.example.net[192.0.2.1]:25", "maildir:PATH", or "" if nobody was reached
+    reason: str  # code of mail.reasons
+
+    @property
+    def outcome(self) -> Outcome:
+        return self.reply.outcome
+
+
+class Transfer(Protocol):
+    """An attempt under way, as the scheduler sees it. Stopping never cuts: the session stays open, its data stops flowing."""
+
+    def stop(self) -> bool:
+        """Stop writing message data until `go`. False (and no effect) if the final dot is sent or the attempt is over; else True, twice too."""
+
+    def go(self) -> None:
+        """Go on writing. Without effect unless stopped."""
+
+    def abandon(self) -> None:
+        """Give up now unless the final dot is sent: `done` gets temporary dispositions. For shutdown after the grace period."""
+
+
+class DeliveryAgent(Protocol):
+    """Carries out attempts."""
+
+    def deliver(self, request: Request, done: Callable[[list[Disposition]], None]) -> Transfer:
+        """Begin an attempt. `done` is called once, later or before this returns."""

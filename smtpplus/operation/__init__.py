@@ -1,0 +1,1 @@
+"""Floor 4, the operator's side: the command line and what it controls."""

@@ -1,0 +1,1 @@
+"""Floor 1, the database: one schema, one writer thread with group commit, readers beside it."""
