@@ -1,0 +1,61 @@
+# Each target sets up by itself what it needs: a virtual environment in .venv, filled by pip when setup.cfg changes.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore
+
+.PHONY: help run test check crash bench bench-setup clean
+
+help:
+	@echo "make run          start a relay on this machine with a demo user, delivering to a maildir"
+	@echo "make test         all tests"
+	@echo "make check        ruff, mypy, import-linter"
+	@echo "make crash        the kill -9 proof, CRASH_ROUNDS times (100)"
+	@echo "make bench-setup  install Debian's postfix package, which make bench measures against (as root)"
+	@echo "make bench        smtpplus and Postfix in the same run; BENCH=\"--help\" shows the options"
+	@echo "make clean        remove what these made: .venv, run, caches"
+
+.venv/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found. On Debian: apt-get install python3 python3-venv make" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "smtpplus needs Python 3.11 or later; $(PYTHON) is `$(PYTHON) --version`. Name another one: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) lacks its venv module. On Debian: apt-get install python3-venv" >&2; exit 1; }
+	@echo "making the virtual environment .venv"
+	@$(PYTHON) -m venv .venv
+
+.venv/.running: .venv/bin/python setup.cfg pyproject.toml setup.py
+	@echo "installing what smtpplus needs into .venv"
+	@$(PIP) --editable .
+	@touch $@
+
+.venv/.developing: .venv/bin/python setup.cfg pyproject.toml setup.py
+	@echo "installing smtpplus, its tests and its checks into .venv"
+	@$(PIP) --editable '.[test,check]'
+	@touch $@ .venv/.running
+
+run: .venv/.running
+	@exec sh etc/demo.sh
+
+test: .venv/.developing
+	$(BIN)/python -m pytest $(TESTS)
+
+check: .venv/.developing
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+crash: .venv/.developing
+	CRASH_ROUNDS=$${CRASH_ROUNDS:-100} $(BIN)/python -m pytest tests/scenario/test_kill9_loses_nothing.py
+
+bench-setup:
+	@sh bench/setup.sh
+
+bench: .venv/.running
+	@command -v /usr/sbin/smtp-source >/dev/null || sh bench/setup.sh
+	$(BIN)/python bench/run.py $(BENCH)
+
+clean:
+	rm -rf .venv run build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache _trial_temp* .coverage htmlcov
+	rm -f twisted/plugins/dropin.cache twistd.pid twistd.log
+	find smtpplus tests bench twisted -name __pycache__ -type d -prune -exec rm -rf {} +
