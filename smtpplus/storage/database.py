@@ -1,0 +1,62 @@
+"""The daemon's database: one writer with group commit, and a few threads that read beside it.
+
+Invariant: what `run` and `write` were called for is durable when their Deferred fires, and not before. A fault of the database
+reaches the caller as a failure of its own Deferred; the writer goes on with the next unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import sqlalchemy
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+from smtpplus.storage.engine import create_engine
+from smtpplus.storage.writer import Steps, Writer
+
+T = TypeVar("T")
+READERS = 2  # threads; SQLite's readers do not wait for its writer
+
+
+class Database:
+    """An open database. `start` it on the reactor's thread, `stop` it last of all."""
+
+    def __init__(self, url: str, reactor: Any) -> None:
+        self._engine = create_engine(url)
+        self._reactor = reactor
+        self._readers = ThreadPool(0, READERS, name="smtpplus-reader")
+        self.writer = Writer(self._engine, reactor)
+
+    def start(self) -> None:
+        """Start the threads. The schema must be up to date (engine.migrate)."""
+        self._readers.start()
+        self.writer.start()
+
+    def stop(self) -> Deferred[None]:
+        """Commit what was handed in, end the threads, close the connections."""
+
+        def close(_: None) -> None:
+            self._readers.stop()
+            self._engine.dispose()
+
+        return self.writer.stop().addCallback(close)
+
+    def run(self, steps: Steps) -> Deferred[Any]:
+        """Write rows by prepared statements (storage.schema) in the next group commit."""
+        return self.writer.add(steps)
+
+    def write(self, work: Callable[[sqlalchemy.Connection], T]) -> Deferred[T]:
+        """Call `work` in the writer's thread inside the next group commit; it may be called twice if another unit fails."""
+        return self.writer.add((), work)
+
+    def read(self, query: Callable[[sqlalchemy.Connection], T]) -> Deferred[T]:
+        """Call `query` in a reader's thread, in a transaction of its own that sees only what is committed."""
+
+        def call() -> T:
+            with self._engine.connect().execution_options(reading=True) as connection:
+                return query(connection)
+
+        return deferToThreadPool(self._reactor, self._readers, call)

@@ -1,0 +1,111 @@
+"""Opening the database: the engine with its settings, and the schema brought up to date.
+
+SQLite runs in WAL mode with synchronous=FULL: a commit returns after the fsync of the log (https://sqlite.org/pragma.html#pragma_synchronous).
+Readers never block the writer. Two processes (daemon and command line) may share the file; each waits up to BUSY for the other.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import event
+
+BUSY = 10_000  # milliseconds to wait for another process's lock
+CHECKPOINT = 4_000  # pages of log before it is folded into the file
+PAGE = 8_192  # octets: a message of 4 KiB lies on one page with its envelope
+CACHE = 32_768  # KiB of page cache per connection
+HEAD = "0001"  # the newest migration; a test compares it with the scripts
+
+
+def create_engine(url: str) -> sqlalchemy.Engine:
+    """An engine for `sqlite:///PATH` or `postgresql+psycopg://…`; `postgresql://` means psycopg 3."""
+    if url.startswith("postgresql://"):
+        url = "postgresql+psycopg://" + url.removeprefix("postgresql://")
+    parsed = sqlalchemy.make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return sqlalchemy.create_engine(parsed, pool_pre_ping=True)
+    engine = sqlalchemy.create_engine(
+        parsed, connect_args={"cached_statements": 512, "check_same_thread": False, "isolation_level": None, "timeout": BUSY / 1000}
+    )
+
+    @event.listens_for(engine, "connect")
+    def settle(connection: Any, _record: Any) -> None:
+        for pragma in (
+            f"page_size={PAGE}",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            f"wal_autocheckpoint={CHECKPOINT}",
+            f"cache_size=-{CACHE}",
+            "journal_size_limit=67108864",
+        ):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: sqlalchemy.Connection) -> None:
+        # IMMEDIATE: a transaction that will write takes its lock first and cannot fail half-way (https://sqlite.org/lang_transaction.html).
+        immediate = not connection.get_execution_options().get("reading", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    return engine
+
+
+def database_file(url: str) -> Path | None:
+    """The path of an SQLite database, None for others and for one in memory."""
+    parsed = sqlalchemy.make_url(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
+        return None
+    return Path(parsed.database)
+
+
+def migrate(url: str) -> None:
+    """Create the database if there is none, and bring its schema up to date. Safe to call from several processes at once."""
+    path = database_file(url)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+    engine = create_engine(url)
+    try:
+        if _version(engine) == HEAD:
+            return
+        with _alone(path):
+            if _version(engine) != HEAD:
+                _upgrade(engine)
+        if path is not None:
+            os.chmod(path, 0o600)
+    finally:
+        engine.dispose()
+
+
+def _version(engine: sqlalchemy.Engine) -> str | None:
+    with engine.connect().execution_options(reading=True) as connection:
+        if not sqlalchemy.inspect(connection).has_table("alembic_version"):
+            return None
+        return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+
+
+@contextmanager
+def _alone(path: Path | None) -> Iterator[None]:
+    """One process at a time; PostgreSQL's transactional DDL needs no file."""
+    if path is None:
+        yield
+        return
+    with open(path.with_name(path.name + ".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _upgrade(engine: sqlalchemy.Engine) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    configuration = Config()
+    configuration.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    with engine.begin() as connection:
+        configuration.attributes["connection"] = connection
+        command.upgrade(configuration, "head")

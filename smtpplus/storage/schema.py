@@ -1,0 +1,142 @@
+"""The tables, once for SQLite and PostgreSQL, and the few statements that every message runs.
+
+Migrations (storage/migrations) build what is described here; a test compares the two. The statements on the path of a
+message are compiled once from Core and run as driver statements by the writer (storage/writer): each bears a rank, and in
+one group commit the statements run by rank, which is safe because a message's insert is committed before anything changes
+it, except for the chunks and the final commit of one large message, which the ranks put in order.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    bindparam,
+    delete,
+    insert,
+    text,
+    update,
+)
+
+from smtpplus.storage.statement import Statement
+
+metadata = MetaData(naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s"})
+Identity = BigInteger().with_variant(Integer, "sqlite")  # 64 bits on both; SQLite's own row id
+
+RECEIVING, QUEUED = 0, 1  # messages.state: RECEIVING rows belong to nobody after a restart
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", Identity, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),  # lower case
+    Column("list", Text, nullable=False, server_default="default"),
+    Column("password", Text, nullable=False),  # argon2id, PHC string
+    Column("active", Boolean, nullable=False, server_default=text("true")),
+    Column("priority", SmallInteger, nullable=False, server_default="3"),
+    Column("note", Text, nullable=False, server_default=""),
+    Column("allow_any", Boolean, nullable=False, server_default=text("false")),
+    Column("created_at", Float, nullable=False),
+    Column("changed_at", Float, nullable=False),
+)
+
+senders = Table(
+    "senders",
+    metadata,
+    Column("id", Identity, primary_key=True),
+    Column("user_id", Identity, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("kind", Text, nullable=False),  # address | domain | subtree
+    Column("value", Text, nullable=False),  # Mailbox.key, or a normalized domain
+    Column("verified", Boolean, nullable=False, server_default=text("false")),
+    Column("provenance", Text, nullable=False, server_default=""),  # token | dns | vouched | grandfathered
+    Column("verified_at", Float),
+    Column("created_at", Float, nullable=False),
+    UniqueConstraint("user_id", "kind", "value"),
+)
+
+generation = Table(
+    "generation",
+    metadata,
+    Column("name", Text, primary_key=True),  # "accounts": raised by every change of users and senders
+    Column("number", Identity, nullable=False),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", Identity, primary_key=True, autoincrement=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("sender", Text, nullable=False),
+    Column("user", Text, nullable=False),
+    Column("level", SmallInteger, nullable=False),
+    Column("size", Identity, nullable=False),
+    Column("received_at", Float, nullable=False),
+    Column("chunks", Integer, nullable=False),
+    Column("parameters", Text),  # JSON of what few messages have: body, smtputf8, ret, envid
+    Column("content", LargeBinary),  # the first chunk; last, so that reading the others does not touch it
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("message_id", Identity, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),  # 1..; 0 is messages.content
+    Column("octets", LargeBinary, nullable=False),
+)
+
+recipients = Table(
+    "recipients",
+    metadata,
+    Column("message_id", Identity, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("address", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due", Float, nullable=False),  # the next attempt; already in the future while one is under way
+    Column("parameters", Text),  # JSON: notify, orcpt
+    Column("reply", Text),  # what was said at the last attempt
+    Column("warned", Boolean, nullable=False, server_default=text("false")),
+    sqlite_with_rowid=False,
+)
+
+INSERT_MESSAGE = Statement(0, insert(messages), [c.name for c in messages.c])
+INSERT_CHUNK = Statement(1, insert(chunks), ["message_id", "number", "octets"])
+INSERT_RECIPIENT = Statement(2, insert(recipients), ["message_id", "number", "address", "attempts", "due", "parameters"])
+COMMIT_MESSAGE = Statement(
+    3,
+    update(messages)
+    .where(messages.c.id == bindparam("key"))
+    .values({name: bindparam(name) for name in ("state", "sender", "level", "size", "chunks", "parameters")}),
+    ["state", "sender", "level", "size", "chunks", "parameters", "key"],
+)
+RECORD_ATTEMPT = Statement(
+    4,
+    update(recipients)
+    .where(recipients.c.message_id == bindparam("key"), recipients.c.number == bindparam("index"))
+    .values(attempts=bindparam("attempts"), due=bindparam("due")),
+    ["attempts", "due", "key", "index"],
+)
+RECORD_DEFERRAL = Statement(
+    5,
+    update(recipients)
+    .where(recipients.c.message_id == bindparam("key"), recipients.c.number == bindparam("index"))
+    .values(due=bindparam("due"), reply=bindparam("reply"), warned=bindparam("warned")),
+    ["due", "reply", "warned", "key", "index"],
+)
+DELETE_RECIPIENT = Statement(
+    6,
+    delete(recipients).where(recipients.c.message_id == bindparam("key"), recipients.c.number == bindparam("index")),
+    ["key", "index"],
+)
+DELETE_CHUNKS = Statement(7, delete(chunks).where(chunks.c.message_id == bindparam("key")), ["key"])
+DELETE_RECIPIENTS = Statement(8, delete(recipients).where(recipients.c.message_id == bindparam("key")), ["key"])
+DELETE_MESSAGE = Statement(9, delete(messages).where(messages.c.id == bindparam("key")), ["key"])

@@ -1,0 +1,155 @@
+"""The writer thread: every write of the daemon, in group commits.
+
+Units of work arrive from the reactor. The writer takes all that wait, runs their statements coalesced (equal statements in
+one go, in the order of their ranks), then the callables, and commits once: one fsync, however many messages. If anything
+fails, the batch is rolled back and each unit runs in a transaction of its own, so that a bad one harms nobody else. All
+Deferreds of a batch fire in one call back into the reactor.
+
+Units that were handed in and not committed are lost with the process; that is why nobody is told 250 before its Deferred fires.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sqlalchemy
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from smtpplus.storage.statement import Row, Statement
+
+Steps = Sequence[tuple[Statement, Row]]
+Work = Callable[[sqlalchemy.Connection], Any]
+BATCH = 500  # units in one group commit at most, so that one never waits long behind the others
+
+
+class DatabaseClosed(Exception):
+    """The writer has stopped; nothing was written."""
+
+
+class Unit:
+    """Statements with their rows, or one callable; all of it is committed or none."""
+
+    __slots__ = ("done", "result", "steps", "work")
+
+    def __init__(self, steps: Steps, work: Work | None, done: Deferred[Any]) -> None:
+        self.steps = steps
+        self.work = work
+        self.done = done
+        self.result: Any = None
+
+
+class Writer:
+    """The thread, its inbox, and the connection nobody else uses. Methods are called on the reactor's thread."""
+
+    _log = Logger()
+
+    def __init__(self, engine: sqlalchemy.Engine, reactor: Any) -> None:
+        self._engine = engine
+        self._reactor = reactor
+        self._gathered: list[Unit] = []
+        self._inbox: queue.SimpleQueue[list[Unit] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self.commits = 0  # group commits so far
+        self.committed = 0  # units in them
+
+    def start(self) -> None:
+        """Open the connection and start the thread."""
+        self._connection = self._engine.connect()
+        self._thread = threading.Thread(target=self._run, name="smtpplus-writer", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> Deferred[None]:
+        """Commit what was handed in, then end. Later units fail with DatabaseClosed."""
+        ended: Deferred[None] = Deferred()
+        self._flush()
+        self._closed = True
+        self._ended = ended
+        self._inbox.put(None)
+        return ended
+
+    def add(self, steps: Steps, work: Work | None = None) -> Deferred[Any]:
+        """Hand in one unit. Its Deferred fires after the commit, with what `work` returned; it fails if the unit could not be written."""
+        done: Deferred[Any] = Deferred()
+        if self._closed:
+            done.errback(Failure(DatabaseClosed("the database is closed")))
+            return done
+        # One wake-up of the thread for all units of a turn of the reactor: fewer, larger commits, fewer fights for the lock.
+        if not self._gathered:
+            self._reactor.callLater(0, self._flush)
+        self._gathered.append(Unit(steps, work, done))
+        return done
+
+    def _flush(self) -> None:
+        if self._gathered:
+            units, self._gathered = self._gathered, []
+            self._inbox.put(units)
+
+    # Below: on the writer's thread.
+
+    def _run(self) -> None:
+        open_ = True
+        while open_:
+            taken = self._inbox.get()
+            batch: list[Unit] = []
+            while True:
+                if taken is None:
+                    open_ = False
+                    break
+                batch += taken
+                if len(batch) >= BATCH:
+                    break
+                try:
+                    taken = self._inbox.get_nowait()
+                except queue.Empty:
+                    break
+            if batch:
+                self._reactor.callFromThread(_fire, self._write(batch))
+        self._connection.close()
+        self._reactor.callFromThread(self._ended.callback, None)
+
+    def _write(self, batch: list[Unit]) -> list[tuple[Unit, Failure | None]]:
+        try:
+            self._commit(batch)
+        except Exception:
+            if len(batch) == 1:
+                return [(batch[0], Failure())]
+            self._log.failure("a group commit of {count} units failed; each is tried alone", count=len(batch))
+            return [pair for unit in batch for pair in self._write([unit])]
+        self.commits += 1
+        self.committed += len(batch)
+        return [(unit, None) for unit in batch]
+
+    def _commit(self, batch: list[Unit]) -> None:
+        connection = self._connection
+        rows: dict[Statement, list[Row]] = {}
+        for unit in batch:
+            for statement, row in unit.steps:
+                gathered = rows.get(statement)
+                if gathered is None:
+                    rows[statement] = [row]
+                else:
+                    gathered.append(row)
+        with connection.begin():
+            for statement in sorted(rows, key=_rank):
+                statement.run(connection, rows[statement])
+            for unit in batch:
+                if unit.work is not None:
+                    unit.result = unit.work(connection)
+
+
+def _rank(statement: Statement) -> int:
+    return statement.rank
+
+
+def _fire(results: list[tuple[Unit, Failure | None]]) -> None:
+    for unit, failure in results:
+        if failure is None:
+            unit.done.callback(unit.result)
+        else:
+            unit.done.errback(failure)

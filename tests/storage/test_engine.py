@@ -1,0 +1,63 @@
+"""The schema comes from migrations, and opening a database is safe for several processes."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from smtpplus.storage import engine
+from smtpplus.storage.schema import metadata
+
+
+def test_migrations_build_the_schema(tmp_path: Path) -> None:
+    """What the migrations build is what schema.py describes, and HEAD names the newest of them."""
+    url = f"sqlite:///{tmp_path}/a.sqlite"
+    engine.migrate(url)
+    opened = engine.create_engine(url)
+    with opened.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    opened.dispose()
+    scripts = ScriptDirectory(str(Path(engine.__file__).parent / "migrations"))
+    assert scripts.get_current_head() == engine.HEAD
+
+
+def test_commits_are_synced(tmp_path: Path) -> None:
+    """C2: the log is fsynced at each commit, foreign keys hold, and nobody else may read the file."""
+    path = tmp_path / "state" / "a.sqlite"
+    engine.migrate(f"sqlite:///{path}")
+    opened = engine.create_engine(f"sqlite:///{path}")
+    with opened.connect() as connection:
+        pragmas = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous", "foreign_keys")]
+    opened.dispose()
+    assert pragmas == ["wal", 2, 1]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_many_may_open_a_new_database_at_once(tmp_path: Path) -> None:
+    """Eight that open the same new database at once all succeed."""
+    faults: list[Exception] = []
+
+    def open_it() -> None:
+        try:
+            engine.migrate(f"sqlite:///{tmp_path}/a.sqlite")
+        except Exception as fault:
+            faults.append(fault)
+
+    threads = [Thread(target=open_it) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+
+
+@pytest.mark.parametrize(("url", "path"), [("sqlite:////a/b.sqlite", "/a/b.sqlite"), ("sqlite://", None), ("postgresql://h/d", None)])
+def test_database_file(url: str, path: str | None) -> None:
+    """Only a database that is a file has one."""
+    assert engine.database_file(url) == (Path(path) if path else None)

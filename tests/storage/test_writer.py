@@ -1,0 +1,122 @@
+"""Group commit: what is promised when a Deferred fires, and what one bad unit does to its neighbours."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from twisted.internet import reactor
+from twisted.internet.defer import DeferredList, inlineCallbacks
+from twisted.trial.unittest import TestCase
+
+from smtpplus.storage import schema
+from smtpplus.storage.database import Database
+from smtpplus.storage.engine import migrate
+from smtpplus.storage.writer import DatabaseClosed, Steps
+
+
+def message(number: int, content: bytes = b"x") -> Steps:
+    """The steps that insert message `number` with one recipient."""
+    row = (number, schema.QUEUED, "a@example.com", "app", 3, len(content), 1.0, 1, None, content)
+    return [(schema.INSERT_MESSAGE, row), (schema.INSERT_RECIPIENT, (number, 0, "b@example.net", 0, 1.0, None))]
+
+
+class WriterTests(TestCase):
+    """One real SQLite file per test; a second connection looks at what is committed."""
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp()) / "smtpplus.sqlite"
+        url = f"sqlite:///{self.path}"
+        migrate(url)
+        self.database = Database(url, reactor)
+        self.database.start()
+        self.stopped = False
+
+    def tearDown(self) -> Any:
+        return None if self.stopped else self.database.stop()
+
+    def seen(self, query: str) -> list[Any]:
+        """What another process would see."""
+        connection = sqlite3.connect(self.path)
+        try:
+            return connection.execute(query).fetchall()
+        finally:
+            connection.close()
+
+    @inlineCallbacks
+    def test_committed_when_fired(self) -> Any:
+        """C2: when the Deferred fires, another connection sees the message and its recipient."""
+        yield self.database.run(message(1))
+        self.assertEqual(self.seen("SELECT id, content FROM messages"), [(1, b"x")])
+        self.assertEqual(self.seen("SELECT message_id, address, warned FROM recipients"), [(1, "b@example.net", 0)])
+
+    @inlineCallbacks
+    def test_units_of_one_turn_share_a_commit(self) -> Any:
+        """C2: a hundred messages of one turn of the reactor are one group commit."""
+        yield DeferredList([self.database.run(message(number)) for number in range(1, 101)], fireOnOneErrback=True)
+        self.assertEqual((self.database.writer.commits, self.database.writer.committed), (1, 100))
+        self.assertEqual(self.seen("SELECT count(*), min(id), max(id) FROM messages"), [(100, 1, 100)])
+
+    @inlineCallbacks
+    def test_a_bad_unit_harms_nobody_else(self) -> Any:
+        """C2: a unit that cannot be written fails alone, its neighbours in the same batch are committed."""
+        yield self.database.run(message(7))
+        results = yield DeferredList([self.database.run(message(number)) for number in (6, 7, 8)], consumeErrors=True)
+        self.assertEqual([success for success, _ in results], [True, False, True])
+        results[1][1].trap(sqlalchemy.exc.IntegrityError)
+        self.assertEqual(self.seen("SELECT id FROM messages ORDER BY id"), [(6,), (7,), (8,)])
+        self.assertEqual(self.seen("SELECT message_id FROM recipients ORDER BY 1"), [(6,), (7,), (8,)])
+        self.assertEqual(len(self.flushLoggedErrors(sqlalchemy.exc.IntegrityError)), 1)
+
+    @inlineCallbacks
+    def test_a_failed_callable_is_rolled_back(self) -> Any:
+        """C2: a callable that raises leaves nothing behind, and its Deferred fails with what it raised."""
+
+        def broken(connection: sqlalchemy.Connection) -> None:
+            connection.execute(schema.generation.insert().values(name="accounts", number=1))
+            raise ZeroDivisionError
+
+        yield self.assertFailure(self.database.write(broken), ZeroDivisionError)
+        self.assertEqual(self.seen("SELECT * FROM generation"), [])
+
+    @inlineCallbacks
+    def test_every_statement_does_its_work(self) -> Any:
+        """A message goes through all prepared statements, with more rows than one statement takes, and nothing is left."""
+        numbers = range(1, 200)
+        yield self.database.run([step for number in numbers for step in message(number)])
+        yield self.database.run([(schema.INSERT_CHUNK, (number, 1, b"tail")) for number in numbers])
+        yield self.database.run([(schema.COMMIT_MESSAGE, (schema.QUEUED, "c@d", 2, 5, 2, None, number)) for number in numbers])
+        self.assertEqual(self.seen("SELECT DISTINCT state, sender, level, size, chunks FROM messages"), [(1, "c@d", 2, 5, 2)])
+        yield self.database.run([(schema.RECORD_ATTEMPT, (1, 60.0, number, 0)) for number in numbers])
+        yield self.database.run([(schema.RECORD_DEFERRAL, (90.0, "451 later", True, number, 0)) for number in numbers])
+        self.assertEqual(self.seen("SELECT DISTINCT attempts, due, reply, warned FROM recipients"), [(1, 90.0, "451 later", 1)])
+        yield self.database.run([(schema.DELETE_RECIPIENT, (1, 0))])
+        self.assertEqual(self.seen("SELECT count(*) FROM recipients"), [(198,)])
+        yield self.database.run(
+            [
+                (statement, (number,))
+                for number in numbers
+                for statement in (schema.DELETE_RECIPIENTS, schema.DELETE_CHUNKS, schema.DELETE_MESSAGE)
+            ]
+        )
+        for table in ("messages", "chunks", "recipients"):
+            self.assertEqual(self.seen(f"SELECT count(*) FROM {table}"), [(0,)])
+
+    @inlineCallbacks
+    def test_stop_commits_what_was_handed_in(self) -> Any:
+        """C2: stopping loses nothing that was handed in, and refuses what comes later."""
+        handed_in = self.database.run(message(1))
+        self.stopped = True
+        yield self.database.stop()
+        yield handed_in
+        self.assertEqual(self.seen("SELECT id FROM messages"), [(1,)])
+        yield self.assertFailure(self.database.run(message(2)), DatabaseClosed)
+
+    @inlineCallbacks
+    def test_readers_see_only_what_is_committed(self) -> Any:
+        """A read sees the committed state."""
+        yield self.database.run(message(1))
+        count = yield self.database.read(lambda connection: connection.execute(sqlalchemy.select(schema.messages.c.id)).scalars().all())
+        self.assertEqual(count, [1])
