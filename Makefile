@@ -53,7 +53,7 @@ bench-setup:
 
 bench: .venv/.running
 	@command -v /usr/sbin/smtp-source >/dev/null || sh bench/setup.sh
-	$(BIN)/python bench/run.py $(BENCH)
+	$(BIN)/python -m bench.run $(BENCH)
 
 clean:
 	rm -rf .venv run build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache _trial_temp* .coverage htmlcov

@@ -1,0 +1,76 @@
+"""smtpplus with default settings but for addresses, paths and the next hop.
+
+Clients of a trusted network submit without a login, as those of Postfix's mynetworks do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.traffic import HOST, await_port, free_port
+
+BIN = Path(sys.executable).parent
+
+
+class Smtpplus:
+    """One start in `directory`. `profile` is a file for the statistics of cProfile, which see the reactor's thread."""
+
+    name = "smtpplus"
+
+    def __init__(self, directory: Path, *, next_hop: int, profile: Path | None = None) -> None:
+        self.directory = directory
+        self.port = free_port()
+        directory.mkdir(parents=True)
+        self._config = directory / "smtpplus.toml"
+        self._config.write_text(self._settings(next_hop))
+        self._cli("user", "add", "bench", "--domains", "example.com", "--vouch")
+        profiling = ["--profile", str(profile), "--profiler", "cprofile", "--savestats"] if profile else []
+        command = [str(BIN / "twistd"), "--nodaemon", "--pidfile=", *profiling, "smtpplus", "--config", str(self._config)]
+        with (directory / "daemon.log").open("wb") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=directory)
+        await_port(self.port, self._process)
+
+    def stop(self) -> None:
+        """Stop it; what it had accepted stays in the queue."""
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(120.0)
+
+    def queued(self) -> int:
+        """Messages in the queue."""
+        return int(json.loads(self._cli("status", "--json"))["queued"])
+
+    def peak_memory(self) -> int:
+        """The most that the process has had in memory, in MiB."""
+        for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) // 1024
+        return 0
+
+    def _cli(self, *arguments: str) -> str:
+        environment = {key: value for key, value in os.environ.items() if key != "SMTPPLUS_CONFIG"}
+        command = [str(BIN / "smtpplus"), "--config", str(self._config), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60.0, check=False, env=environment)
+        if done.returncode != 0:
+            raise RuntimeError(f"smtpplus {' '.join(arguments)} ended with {done.returncode}: {done.stderr}")
+        return done.stdout
+
+    def _settings(self, next_hop: int) -> str:
+        return f"""
+hostname = "bench.example.com"
+state_directory = "{self.directory}/state"
+[[listen]]
+ports = "{self.port}"
+interfaces = ["{HOST}"]
+trusted_networks = ["127.0.0.0/8"]
+trusted_as = "bench"
+[http]
+listen = ""
+[[route]]
+destination = "*"
+via = "smtp://{HOST}:{next_hop}"
+"""
