@@ -1,0 +1,30 @@
+"""Why an attempt did not get as far as a verdict from the peer: a value, never an exception.
+
+A fault has a reason of the closed list, what is known about the cause, and the peer's own words where it said any; these
+then are the reply (RFC 3464 §2.3.6), so that permanence is decided by the peer's first digit.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from smtpplus.mail import reasons
+from smtpplus.mail.reasons import Reason
+from smtpplus.mail.reply import Outcome, Reply
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """One fault of a session, a lookup or a mailbox. `answer` is the peer's reply if that is what went wrong."""
+
+    reason: Reason
+    cause: str = ""
+    answer: Reply | None = None
+
+    def reply(self, peer: str, domain: str) -> Reply:
+        """What a disposition says: the peer's answer, or ours about `peer` and `domain`."""
+        return self.answer or self.reason.reply(peer=peer or domain, cause=self.cause, domain=domain)
+
+
+def answered(reply: Reply) -> Fault:
+    """The fault of a peer that said no: later, or for good."""
+    return Fault(reasons.PEER_REFUSED if reply.outcome is Outcome.FAILED else reasons.PEER_DEFERRED, answer=reply)

@@ -1,0 +1,123 @@
+"""Where mail for a domain goes: the first route that matches it, and what that route's `via` means.
+
+`Router.destination` gives the key that groups recipients: recipients with equal keys travel together. It is pure and cheap, for
+it is asked for every recipient. `Router.hop` says how a destination is reached; it also knows destinations that no route of the
+present configuration has any more (mail may wait longer than a configuration lives).
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+from typing import Protocol, Sequence
+
+import msgspec
+
+from smtpplus.mail.address import AddressError, normalize_domain
+
+KNOWN_DOMAINS = 65_536  # domains whose destination is remembered
+_SCHEMES = frozenset(("smtp", "smtps", "maildir", "discard"))
+
+
+class RouteLike(Protocol):
+    """What a route of the configuration has."""
+
+    @property
+    def destination(self) -> str: ...  # domain | .subtree | *
+    @property
+    def via(self) -> str: ...  # mx | smtp://host:port | smtps://host:port | maildir:PATH | discard:
+    @property
+    def username(self) -> str: ...
+    @property
+    def password_file(self) -> str: ...
+
+
+class Way(enum.Enum):
+    """How a hop is reached."""
+
+    MX = "mx"
+    SMTP = "smtp"
+    SMTPS = "smtps"
+    MAILDIR = "maildir"
+    DISCARD = "discard"
+
+
+class Hop(msgspec.Struct, frozen=True):
+    """A next hop. `host` is a domain whose MX count, or a host; `path` is a Maildir, perhaps with placeholders."""
+
+    destination: str
+    way: Way
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    username: str = ""
+    password_file: str = ""
+
+
+class Router:
+    """The routes of a configuration, first match first."""
+
+    def __init__(self, routes: Sequence[RouteLike], *, mx_port: int) -> None:
+        self._mx_port = mx_port
+        self._exact: dict[str, tuple[int, str]] = {}  # domain → (place in the list, destination); "" stands for MX
+        self._subtrees: dict[str, tuple[int, str]] = {}  # ".domain" → the same
+        self._any: tuple[int, str] | None = None
+        self._hops: dict[str, Hop] = {}
+        for place, route in enumerate(routes):
+            self._add(place, route)
+        self._remembered = functools.lru_cache(maxsize=KNOWN_DOMAINS)(self._destination)
+
+    def destination(self, domain: str) -> str:
+        """The key for `domain`: itself where its MX count (or no route matches), else the `via`, with the user name if it has one."""
+        return self._remembered(domain)
+
+    def hop(self, destination: str) -> Hop | None:
+        """How to reach a destination; None if it is a domain that no route matches."""
+        known = self._hops.get(destination)
+        if known:
+            return known
+        if destination.partition(":")[0] in _SCHEMES:
+            return _hop(destination, destination, "", "")
+        return None if self._match(destination) is None else Hop(destination, Way.MX, destination, self._mx_port)
+
+    def _add(self, place: int, route: RouteLike) -> None:
+        key = ""
+        if route.via != "mx":
+            scheme, separator, rest = route.via.partition("://")
+            key = f"{scheme}://{route.username}@{rest}" if separator and route.username else route.via
+            self._hops.setdefault(key, _hop(route.via, key, route.username, route.password_file))
+        pattern = route.destination
+        if pattern == "*":
+            self._any = self._any or (place, key)
+        else:
+            (self._subtrees if pattern.startswith(".") else self._exact).setdefault(pattern.lower(), (place, key))
+
+    def _destination(self, domain: str) -> str:
+        try:
+            name = normalize_domain(domain)
+        except AddressError:
+            name = domain.lower()
+        return self._match(name) or name
+
+    def _match(self, name: str) -> str | None:
+        """The destination of the first route that matches the domain `name`: "" for MX, None if none matches."""
+        matches = [found for found in (self._exact.get(name), self._any) if found]
+        at = name.find(".")
+        while at >= 0:
+            found = self._subtrees.get(name[at:])
+            if found:
+                matches.append(found)
+            at = name.find(".", at + 1)
+        return min(matches)[1] if matches else None
+
+
+def _hop(via: str, destination: str, username: str, password_file: str) -> Hop:
+    """The hop that a `via` of the configuration names; the text is well-formed, the configuration saw to that."""
+    scheme, _, rest = via.partition(":")
+    if scheme == "maildir":
+        return Hop(destination, Way.MAILDIR, path=rest)
+    if scheme == "discard":
+        return Hop(destination, Way.DISCARD)
+    place = rest.removeprefix("//").rpartition("@")[2]
+    host, _, port = place.rpartition(":")
+    return Hop(destination, Way(scheme), host.strip("[]"), int(port), username=username, password_file=password_file)
