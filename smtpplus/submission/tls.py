@@ -1,0 +1,134 @@
+"""TLS for clients: one OpenSSL context from PEM files, and a self-signed certificate where none is configured.
+
+Whoever starts the daemon without a certificate gets one of his own, P-256, in the state directory, made once; the key is readable by
+its owner only from its first octet. Sessions share the context; `reload` swaps it, and sessions under way keep theirs. Failure:
+TLSError, a sentence that names the file.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+from pathlib import Path
+from typing import Callable, ClassVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from smtpplus.config import Configuration
+
+CERTIFICATE = "certificate.pem"  # in the state directory
+PRIVATE_KEY = "private_key.pem"
+LIFETIME = datetime.timedelta(days=3650)  # of a self-signed certificate: nobody checks it, and nobody renews it
+_VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
+_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:!aNULL:!eNULL"  # for TLS 1.2, RFC 9325 §4.2
+
+
+class TLSError(Exception):
+    """Certificate or key cannot be used; the text is a sentence for the operator."""
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ServerTLS:
+    """What makes a server's connections of OpenSSL. Hand it to `startTLS`."""
+
+    _session_id: ClassVar[bytes] = b"smtpplus"  # resumption works inside one kind of service only
+
+    def __init__(self, certificate: Path, private_key: Path, minimum_version: str) -> None:
+        self._certificate = certificate
+        self._private_key = private_key
+        self._minimum_version = minimum_version
+        self._context = self._load()
+
+    def reload(self) -> None:
+        """Read the files again, for the sessions to come. TLSError leaves what is in use untouched."""
+        self._context = self._load()
+
+    def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """A connection of the context in use."""
+        return SSL.Connection(self._context, None)
+
+    def _load(self) -> SSL.Context:
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.set_min_proto_version(_VERSIONS[self._minimum_version])
+        context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE)
+        context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # an idle session keeps no record buffers: 34 KiB less for each
+        context.set_cipher_list(_CIPHERS)
+        context.set_session_id(self._session_id)
+        _use(context.use_certificate_chain_file, self._certificate, "certificate")
+        _use(context.use_privatekey_file, self._private_key, "private key")
+        try:
+            context.check_privatekey()
+        except SSL.Error:
+            raise TLSError(f"the private key {self._private_key} does not belong to the certificate {self._certificate}") from None
+        return context
+
+
+def server_tls(configuration: Configuration, now: float) -> ServerTLS:
+    """The TLS of `configuration`; makes the self-signed certificate if none is named and none was made. `now`: seconds since the epoch."""
+    if configuration.tls.certificate:
+        key = configuration.tls.private_key or configuration.tls.certificate  # one file may hold both
+        return ServerTLS(Path(configuration.tls.certificate), Path(key), configuration.tls.minimum_version)
+    certificate = configuration.state_directory / CERTIFICATE
+    key_file = configuration.state_directory / PRIVATE_KEY
+    if not (certificate.exists() and key_file.exists()):
+        make_self_signed(configuration.hostname, certificate, key_file, now)
+    return ServerTLS(certificate, key_file, configuration.tls.minimum_version)
+
+
+def make_self_signed(hostname: str, certificate: Path, private_key: Path, now: float) -> None:
+    """Write a new P-256 key (mode 0600) and a certificate for `hostname`, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostname[:64])])  # ub-common-name, RFC 5280 appendix A.1
+    start = datetime.datetime.fromtimestamp(now, datetime.UTC) - datetime.timedelta(hours=1)  # clients' clocks differ
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + LIFETIME)
+        .add_extension(x509.SubjectAlternativeName([_general_name(hostname)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    )
+    signed = builder.sign(key, hashes.SHA256())
+    text = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    _write(private_key, text, 0o600)
+    _write(certificate, signed.public_bytes(serialization.Encoding.PEM), 0o644)
+
+
+def _general_name(hostname: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(hostname))
+    except ValueError:
+        return x509.DNSName(hostname.encode("idna").decode("ascii"))
+
+
+def _write(path: Path, octets: bytes, mode: int) -> None:
+    """Write a file whole or not at all; it never exists with more permission than `mode`."""
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
+        stream.write(octets)
+        stream.flush()
+        os.fsync(stream.fileno())
+    fresh.replace(path)
+
+
+def _use(load: Callable[[str], None], path: Path, what: str) -> None:
+    try:
+        path.open("rb").close()
+        load(str(path))
+    except OSError as fault:
+        raise TLSError(f"the {what} {path} cannot be read: {fault.strerror}") from None
+    except SSL.Error:
+        raise TLSError(f"{path} holds no {what} in PEM form") from None
