@@ -73,9 +73,10 @@ class Mailbox(msgspec.Struct, frozen=True):
             local = _QUOTED_PAIR.sub(r"\1", local[1:-1])
             if not _DOT_STRING(local):
                 local = '"' + local.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        local = local.lower()
         if not local.isascii():
             local = unicodedata.normalize("NFC", local)  # RFC 6532 §3.1
-        return f"{local.lower()}@{normalize_domain(self.domain)}"
+        return f"{local}@{normalize_domain(self.domain)}"
 
 
 def normalize_domain(text: str) -> str:

@@ -15,6 +15,7 @@ authorized and resembles it), `where` ("envelope sender", "header field From", .
 from __future__ import annotations
 
 import string
+
 import msgspec
 
 from smtpplus.mail.reply import Reply, printable
