@@ -12,6 +12,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from smtpplus.mail.address import normalize_domain
+
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 Endpoint: TypeAlias = tuple[str, int]  # IP address, port
 
@@ -20,7 +22,6 @@ _OCTETS = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB":
 _DURATION = re.compile(r"\s*(\d{1,9}(?:\.\d{1,6})?)\s*(ms|[smhdw])\s*", re.ASCII)
 _SIZE = re.compile(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([KMG]?i?B)\s*", re.ASCII)
 _PORTS = re.compile(r"(\d{1,9})(?:\s*-\s*(\d{1,9}))?", re.ASCII)
-_DOMAIN = re.compile(r"(?!-)[^\x00-\x2c\x2f\x3a-\x40\x5b-\x60\x7b-\x7f.]{1,63}(?:\.[^\x00-\x2c\x2f\x3a-\x40\x5b-\x60\x7b-\x7f.]{1,63})*")
 HIGHEST_PORT = 65_535
 
 
@@ -183,13 +184,6 @@ def via(text: str) -> str:
     raise ValueError(
         f'"{text}" is no way to deliver; there are "mx", "smtp://host:port", "smtps://host:port", "maildir:PATH" and "discard:"'
     )
-
-
-def normalize_domain(text: str) -> str:
-    name = text.removesuffix(".").lower()
-    if not _DOMAIN.fullmatch(name):
-        raise ValueError(f'"{text}" is no domain name')
-    return name
 
 
 def host_name(text: str) -> str:
