@@ -5,9 +5,10 @@ Clients of a trusted network submit without a login, as those of Postfix's mynet
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -41,8 +42,9 @@ class Smtpplus:
         self._process.wait(120.0)
 
     def queued(self) -> int:
-        """Messages in the queue."""
-        return int(json.loads(self._cli("status", "--json"))["queued"])
+        """Messages in the queue, read from its database."""
+        with contextlib.closing(sqlite3.connect(self.directory / "state" / "smtpplus.sqlite")) as database:
+            return int(database.execute("SELECT count(*) FROM messages WHERE state = 1").fetchone()[0])
 
     def peak_memory(self) -> int:
         """The most that the process has had in memory, in MiB."""

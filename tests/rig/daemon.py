@@ -6,10 +6,12 @@ restart on the same state. Nothing here waits without a bound, and every failure
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -168,6 +170,19 @@ class Daemon:
     def add_user(self, name: str, *options: str, domains: str = "example.com") -> str:
         """Add a user who may send from `domains`, vouched for; its password."""
         return str(self.cli_json("user", "add", name, "--domains", domains, "--vouch", *options)["password"])
+
+    def stored(self, table: str) -> int:
+        """Rows of a table of its database: `messages`, `chunks`, `recipients`."""
+        with contextlib.closing(sqlite3.connect(self.state / "smtpplus.sqlite")) as database:
+            return int(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+    def await_empty_queue(self, seconds: float = READY) -> None:
+        """Return when no message, chunk or recipient is stored any more."""
+        deadline = time.monotonic() + seconds
+        while left := {table: rows for table in ("messages", "chunks", "recipients") if (rows := self.stored(table))}:
+            if time.monotonic() > deadline:
+                raise DaemonFault(f"still stored after {seconds:.0f} s: {left}\n{self.log()}")
+            time.sleep(0.05)
 
     def log(self) -> str:
         """The last part of what the process wrote, and of its mail log."""

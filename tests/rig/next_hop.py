@@ -43,13 +43,13 @@ class Arrival(msgspec.Struct, frozen=True):
 
 
 class NextHop:
-    """A server on 127.0.0.1:`port`. Use as a context manager.
+    """A server on 127.0.0.1:`port` (0: a free one). Use as a context manager.
 
     `rate` is the octets a second that each connection is read at (None: as fast as they come). `refusals` are replies to
     RCPT by address, each used once, in order; after them the address is accepted.
     """
 
-    def __init__(self, *, rate: float | None = None, refusals: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(self, *, rate: float | None = None, refusals: Mapping[str, Sequence[str]] | None = None, port: int = 0) -> None:
         self.rate = rate
         self.refusals = {address: list(replies) for address, replies in (refusals or {}).items()}
         self.deliveries: list[Delivery] = []
@@ -58,7 +58,8 @@ class NextHop:
         self.numbers = itertools.count(1)
         self._listening = socket.socket()
         self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        self._listening.bind((HOST, 0))
+        self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listening.bind((HOST, port))
         self.port = int(self._listening.getsockname()[1])
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="next hop", daemon=True)
