@@ -1,0 +1,268 @@
+"""Accounts in the database: functions over a connection that is in a transaction; the caller commits.
+
+Every change raises the generation "accounts" and the user's `changed_at` in the same transaction: that is how a running daemon,
+in this process or another, notices (accounts.directory). What cannot be done raises AccountError with its remedy and has changed
+nothing. Passwords arrive here hashed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, Iterable, Literal, Sequence
+
+import msgspec
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+
+from smtpplus.accounts import fields
+from smtpplus.accounts.fields import AccountError, FieldError
+from smtpplus.accounts.user import Secret, Sender, User
+from smtpplus.mail.reply import printable
+from smtpplus.storage.schema import chunks, generation, messages, recipients, senders, users
+
+__all__ = ["AccountError", "FieldError", "Secret", "Sender", "User"]  # and the functions below
+
+ACCOUNTS = "accounts"  # the generation of users and senders
+_AT_ONCE = 500  # names in one statement
+Fingerprint = tuple[int, float]  # id and changed_at: another one means another content
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """What an edit sets; None leaves a field as it is. `domains` and `addresses` replace all entries of their field."""
+
+    list: str | None = None
+    priority: int | None = None
+    note: str | None = None
+    active: bool | None = None
+    domains: Sequence[Sender] | None = None
+    addresses: Sequence[Sender] | None = None
+    allow_any: bool = False
+    vouch: bool = False
+
+
+def add_user(
+    connection: Connection,
+    name: str,
+    password: str,
+    *,
+    now: float,
+    list: str = "default",
+    priority: int = 3,
+    note: str = "",
+    active: bool = True,
+    domains: Sequence[Sender] = (),
+    addresses: Sequence[Sender] = (),
+    allow_any: bool = False,
+    vouch: bool = False,
+) -> User:
+    """Create a user with a hashed password; without domains and addresses one who may use all senders that verification allows (A18)."""
+    name = fields.user_name(name)
+    entries = [*domains, *addresses]
+    if allow_any and entries:
+        raise AccountError("any sender and a list of senders contradict each other; leave out --allow-any, or --domains and --senders")
+    if connection.scalar(select(users.c.id).where(users.c.name == name)) is not None:
+        raise AccountError(f"the user {name} exists already; change it with `smtpplus user edit {name}`")
+    row = {
+        "name": name,
+        "list": fields.list_name(list),
+        "password": password,
+        "active": active,
+        "priority": fields.priority(priority),
+        "note": fields.note(note),
+        "allow_any": not entries,
+        "created_at": now,
+        "changed_at": now,
+    }
+    user_id = connection.execute(insert(users).values(row).returning(users.c.id)).scalar_one()
+    _insert_senders(connection, user_id, entries, vouch=vouch, now=now)
+    _raise_generation(connection)
+    return get_user(connection, name)
+
+
+def edit_user(connection: Connection, name: str, changes: Changes, *, now: float) -> User:
+    """Change a user. Entries that stay keep their verification; `vouch` verifies those of the fields set here, or all if none is set."""
+    old = get_user(connection, name)
+    wanted = _wanted(old, changes)
+    if changes.allow_any and wanted:
+        raise AccountError(
+            "any sender and a list of senders contradict each other; "
+            'leave out --allow-any, or empty the list with --domains "" and --senders ""'
+        )
+    if old.senders and not wanted and not changes.allow_any:
+        raise AccountError(
+            f"without domains and senders {old.name} could use any sender; say so with --allow-any, or keep an entry, "
+            f"or shut the account with `smtpplus user deactivate {old.name}`"
+        )
+    values: dict[str, Any] = {
+        "list": None if changes.list is None else fields.list_name(changes.list),
+        "priority": None if changes.priority is None else fields.priority(changes.priority),
+        "note": None if changes.note is None else fields.note(changes.note),
+        "active": changes.active,
+        "allow_any": not wanted and (changes.allow_any or old.allow_any),
+    }
+    _touch(connection, old, now, {key: value for key, value in values.items() if value is not None})
+    _replace_senders(connection, old, wanted, changes, now)
+    return get_user(connection, old.name)
+
+
+def set_password(connection: Connection, name: str, password: str, *, now: float) -> None:
+    """Replace the hashed password; the old one fails from now on (A6)."""
+    _touch(connection, get_user(connection, name), now, {"password": password})
+
+
+def set_active(connection: Connection, name: str, active: bool, *, now: float) -> None:
+    """Let a user in, or keep them out (A7)."""
+    _touch(connection, get_user(connection, name), now, {"active": active})
+
+
+def delete_user(connection: Connection, name: str, *, queued: Literal["keep", "drop"] = "keep") -> int:
+    """Delete a user (A5). Their queued mail is delivered all the same ("keep"), or dropped with them; the number of messages dropped."""
+    user = get_user(connection, name)
+    dropped = _drop_queued(connection, user.name) if queued == "drop" else 0
+    connection.execute(delete(senders).where(senders.c.user_id == user.id))
+    connection.execute(delete(users).where(users.c.id == user.id))
+    _raise_generation(connection)
+    return dropped
+
+
+def get_user(connection: Connection, name: str) -> User:
+    """The user; AccountError if there is none."""
+    user = load_user(connection, name.strip().lower())
+    if user is None:
+        raise AccountError(f'there is no user "{printable(name)}"; `smtpplus user list` names them')
+    return user
+
+
+def load_user(connection: Connection, name: str) -> User | None:
+    """The user with this name (lower case), or None."""
+    return load_users(connection, [name]).get(name)
+
+
+def load_users(connection: Connection, names: Iterable[str]) -> dict[str, User]:
+    """The users with these names (lower case); those that do not exist are left out."""
+    found: dict[str, User] = {}
+    for some in _batches(names):
+        rows = connection.execute(select(users).where(users.c.name.in_(some))).all()
+        entries = connection.execute(
+            select(senders).where(senders.c.user_id.in_([row.id for row in rows])).order_by(senders.c.user_id, senders.c.id)
+        ).all()
+        found.update((user.name, user) for user in _users(rows, entries))
+    return found
+
+
+def list_users(connection: Connection, *, list: str | None = None) -> list[User]:
+    """All users, or those of one list, by name."""
+    chosen, entries = select(users).order_by(users.c.name), select(senders).order_by(senders.c.user_id, senders.c.id)
+    if list is not None:
+        chosen = chosen.where(users.c.list == list)
+        entries = entries.where(senders.c.user_id.in_(select(users.c.id).where(users.c.list == list)))
+    return _users(connection.execute(chosen).all(), connection.execute(entries).all())
+
+
+def read_generation(connection: Connection) -> int:
+    """A number that is another one after every change of a user or a sender."""
+    return connection.scalar(select(generation.c.number).where(generation.c.name == ACCOUNTS)) or 0
+
+
+def fingerprints(connection: Connection, names: Iterable[str]) -> dict[str, Fingerprint]:
+    """What tells whether a user has changed, without loading it; for those that exist."""
+    found: dict[str, Fingerprint] = {}
+    for some in _batches(names):
+        rows = connection.execute(select(users.c.name, users.c.id, users.c.changed_at).where(users.c.name.in_(some)))
+        found.update((row.name, (row.id, row.changed_at)) for row in rows)
+    return found
+
+
+def _wanted(old: User, changes: Changes) -> dict[tuple[str, str], Sender]:
+    """The entries the user has after the change, by kind and value; those that stay with their verification."""
+    had = {(entry.kind, entry.value): entry for entry in old.senders}
+    wanted: dict[tuple[str, str], Sender] = {}
+    for given, is_address in ((changes.domains, False), (changes.addresses, True)):
+        kept = [entry for entry in old.senders if (entry.kind == "address") == is_address]
+        for entry in kept if given is None else given:
+            wanted[entry.kind, entry.value] = had.get((entry.kind, entry.value), entry)
+    return wanted
+
+
+def _replace_senders(connection: Connection, old: User, wanted: dict[tuple[str, str], Sender], changes: Changes, now: float) -> None:
+    had = {(entry.kind, entry.value) for entry in old.senders}
+    for kind, value in had - wanted.keys():
+        connection.execute(delete(senders).where(senders.c.user_id == old.id, senders.c.kind == kind, senders.c.value == value))
+    _insert_senders(connection, old.id, [entry for key, entry in wanted.items() if key not in had], vouch=changes.vouch, now=now)
+    if changes.vouch:
+        statement = update(senders).where(senders.c.user_id == old.id, senders.c.verified.is_(False))
+        if changes.domains is None and changes.addresses is not None:
+            statement = statement.where(senders.c.kind == "address")
+        elif changes.addresses is None and changes.domains is not None:
+            statement = statement.where(senders.c.kind != "address")
+        connection.execute(statement.values(verified=True, provenance="vouched", verified_at=now))
+
+
+def _insert_senders(connection: Connection, user_id: int, entries: Sequence[Sender], *, vouch: bool, now: float) -> None:
+    rows = [
+        {
+            "user_id": user_id,
+            "kind": entry.kind,
+            "value": entry.value,
+            "verified": vouch,
+            "provenance": "vouched" if vouch else "",
+            "verified_at": now if vouch else None,
+            "created_at": now,
+        }
+        for entry in entries
+    ]
+    if rows:
+        connection.execute(insert(senders), rows)
+
+
+def _touch(connection: Connection, user: User, now: float, values: dict[str, Any]) -> None:
+    """Set values of the user's row, with a `changed_at` that differs from the last even if the clock stood still or went back."""
+    later = now if now > user.changed_at else user.changed_at + 0.000_001
+    connection.execute(update(users).where(users.c.id == user.id).values(**values, changed_at=later))
+    _raise_generation(connection)
+
+
+def _raise_generation(connection: Connection) -> None:
+    changed = connection.execute(update(generation).where(generation.c.name == ACCOUNTS).values(number=generation.c.number + 1))
+    if changed.rowcount == 0:
+        connection.execute(insert(generation).values(name=ACCOUNTS, number=1))
+
+
+def _drop_queued(connection: Connection, name: str) -> int:
+    """Remove what the user has in the queue."""
+    own = select(messages.c.id).where(messages.c.user == name)
+    count = connection.scalar(select(func.count()).select_from(messages).where(messages.c.user == name)) or 0
+    for table in (recipients, chunks):
+        connection.execute(delete(table).where(table.c.message_id.in_(own)))
+    connection.execute(delete(messages).where(messages.c.user == name))
+    return count
+
+
+def _users(rows: Sequence[Row[Any]], entries: Sequence[Row[Any]]) -> list[User]:
+    """Snapshots from rows of users, and of their senders ordered by user."""
+    grouped = {user_id: tuple(_sender(row) for row in some) for user_id, some in itertools.groupby(entries, lambda row: row.user_id)}
+    return [
+        User(
+            name=row.name,
+            password=Secret(row.password),
+            list=row.list,
+            active=row.active,
+            priority=row.priority,
+            note=row.note,
+            allow_any=row.allow_any,
+            senders=grouped.get(row.id, ()),
+            created_at=row.created_at,
+            changed_at=row.changed_at,
+            id=row.id,
+        )
+        for row in rows
+    ]
+
+
+def _sender(row: Row[Any]) -> Sender:
+    return Sender(row.kind, row.value, row.verified, row.provenance, row.verified_at, row.created_at)
+
+
+def _batches(names: Iterable[str]) -> Iterable[list[str]]:
+    rest = iter(names)
+    while some := [*itertools.islice(rest, _AT_ONCE)]:
+        yield some
