@@ -1,0 +1,134 @@
+"""The command line: one group whose commands live in modules of their own and are imported when they are called.
+
+Exit status: 0 success, 1 refusal (what was asked cannot be done), 2 wrong usage, a faulty configuration among it. A refusal is one
+sentence on standard error with its remedy, never a traceback. To add a command, name its module in `COMMANDS`; it finds what it needs
+in `Operation`, passed with `@click.pass_obj`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Iterator
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from sqlalchemy import Connection
+
+    from smtpplus.config import Configuration
+
+COMMANDS = {  # name: module and attribute
+    "config": "smtpplus.operation.settings:config",
+    "user": "smtpplus.operation.users:user",
+}
+
+
+class Refused(click.ClickException):
+    """What was asked cannot be done; the sentence says why and what to do."""
+
+    exit_code = 1
+
+
+class FaultyConfiguration(click.ClickException):
+    """The configuration has faults, one sentence each."""
+
+    exit_code = 2
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+
+    def show(self, file: Any = None) -> None:
+        """Print the sentences as they are: each begins with its place."""
+        click.echo(self.message, err=True)
+
+
+class Operation:
+    """What the commands share: the configuration and the database it names, opened when first needed."""
+
+    def __init__(self, path: str | None) -> None:
+        self._path = path
+
+    @cached_property
+    def configuration(self) -> Configuration:
+        """The configuration; FaultyConfiguration."""
+        from smtpplus.config import ConfigurationError, load, locate
+
+        try:
+            return load(locate(self._path))
+        except ConfigurationError as error:
+            raise FaultyConfiguration(error.faults) from None
+
+    @contextmanager
+    def transaction(self, *, reading: bool = False) -> Iterator[Connection]:
+        """A connection to the database in a transaction, committed at the end; the database is made if there is none.
+
+        Inside, AccountError and the database's errors become refusals, FieldError wrong usage.
+        """
+        from sqlalchemy import make_url
+        from sqlalchemy.exc import SQLAlchemyError
+
+        from smtpplus.accounts.fields import AccountError, FieldError
+        from smtpplus.config import database_url
+        from smtpplus.storage.engine import create_engine, migrate
+
+        url = database_url(self.configuration)
+        try:
+            migrate(url)
+            engine = create_engine(url)
+            try:
+                with engine.connect().execution_options(reading=reading) as connection, connection.begin():
+                    yield connection
+            finally:
+                engine.dispose()
+        except FieldError as error:
+            raise click.UsageError(_sentence(str(error))) from None
+        except AccountError as error:
+            raise Refused(_sentence(str(error))) from None
+        except (SQLAlchemyError, OSError, ImportError) as error:
+            cause = getattr(error, "orig", None) or error
+            shown = make_url(url).render_as_string(hide_password=True)
+            raise Refused(f"The database {shown} cannot be used: {cause}.") from None
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def print_json(value: Any) -> None:
+    """`value`, of what JSON knows, for programs."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def console() -> Console:
+    """Where tables for people are printed; into a file or a pipe nothing is cut."""
+    from rich.console import Console
+
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=240)
+
+
+class _Commands(click.Group):
+    """A group that imports a command's module when it is asked for it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", "path", metavar="FILE", help="The configuration; else SMTPPLUS_CONFIG, else /etc/smtpplus/smtpplus.toml.")
+@click.version_option(package_name="smtpplus", prog_name="smtpplus")
+@click.pass_context
+def main(context: click.Context, path: str | None) -> None:
+    """Operate smtpplus. The commands work on its database, whether the daemon runs or not; it notices within a second."""
+    context.obj = Operation(path)
