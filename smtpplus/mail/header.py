@@ -154,7 +154,7 @@ def _decode_words(value: str) -> str:
         if octets is None or not _known(word[1]):
             continue
         between = value[position : word.start()]
-        apart = not position or not between or not between.isspace()
+        apart = not position or bool(between.strip())
         if apart or word[1].lower() != charset:
             pieces.append(_text(pending, charset))
             if apart:
