@@ -115,8 +115,8 @@ COMMIT_MESSAGE = Statement(
     3,
     update(messages)
     .where(messages.c.id == bindparam("key"))
-    .values({name: bindparam(name) for name in ("state", "sender", "level", "size", "chunks", "parameters")}),
-    ["state", "sender", "level", "size", "chunks", "parameters", "key"],
+    .values({name: bindparam(name) for name in ("state", "sender", "user", "level", "size", "received_at", "chunks", "parameters")}),
+    ["state", "sender", "user", "level", "size", "received_at", "chunks", "parameters", "key"],
 )
 RECORD_ATTEMPT = Statement(
     4,

@@ -87,7 +87,7 @@ class WriterTests(TestCase):
         numbers = range(1, 200)
         yield self.database.run([step for number in numbers for step in message(number)])
         yield self.database.run([(schema.INSERT_CHUNK, (number, 1, b"tail")) for number in numbers])
-        yield self.database.run([(schema.COMMIT_MESSAGE, (schema.QUEUED, "c@d", 2, 5, 2, None, number)) for number in numbers])
+        yield self.database.run([(schema.COMMIT_MESSAGE, (schema.QUEUED, "c@d", "app", 2, 5, 9.0, 2, None, number)) for number in numbers])
         self.assertEqual(self.seen("SELECT DISTINCT state, sender, level, size, chunks FROM messages"), [(1, "c@d", 2, 5, 2)])
         yield self.database.run([(schema.RECORD_ATTEMPT, (1, 60.0, number, 0)) for number in numbers])
         yield self.database.run([(schema.RECORD_DEFERRAL, (90.0, "451 later", True, number, 0)) for number in numbers])

@@ -1,0 +1,95 @@
+"""Telling the sender: which failures and delays become a delivery status notification, and the notification as a message.
+
+A notification is spooled in the same transaction that settles its cause, so neither is lost without the other. Nobody is
+told about a message with the null reverse-path (RFC 5321 §6.1), nor about a recipient whose NOTIFY does not ask for it
+(RFC 3461 §4.1). Notifications go at level 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from smtpplus.mail import dsn
+from smtpplus.mail.disposition import Disposition
+from smtpplus.mail.envelope import CHUNK, Content, Envelope, Recipient, queue_id
+from smtpplus.mail.header import find_header_end
+
+Kind = Literal["failed", "delayed", "delivered"]
+LEVEL = 2
+_KEYWORD = {"failed": "FAILURE", "delayed": "DELAY", "delivered": "SUCCESS"}
+
+
+def wanted(kind: Kind, sender: str, recipient: Recipient) -> bool:
+    """Whether the sender is to be told. Without NOTIFY: failures and delays, not successes (RFC 3461 §4.1, §6.2)."""
+    if not sender:
+        return False
+    if not recipient.notify:
+        return kind != "delivered"
+    return _KEYWORD[kind] in recipient.notify.upper().split(",")
+
+
+class Notifier:
+    """Composes notifications in the name of this host."""
+
+    def __init__(self, hostname: str, new_id: Callable[[], int], now: Callable[[], float]) -> None:
+        self._hostname = hostname
+        self._new_id = new_id
+        self._now = now
+
+    def compose(
+        self,
+        kind: Kind,
+        envelope: Envelope,
+        content: Content,
+        dispositions: Sequence[Disposition],
+        done: Callable[[Envelope, bytes], None],
+        *,
+        until: float | None = None,
+    ) -> None:
+        """Call `done` with a notification to `envelope.sender` about `dispositions`; `until` says when a delayed message is given up."""
+        full = envelope.ret == "FULL" or (envelope.ret != "HDRS" and envelope.size <= CHUNK)
+        pieces: list[bytes] = []
+
+        def read(octets: bytes | None) -> None:
+            pieces.append(octets or b"")
+            if full and octets is not None and len(pieces) < content.chunks:
+                content.read(len(pieces), read)
+                return
+            original = b"".join(pieces)
+            if not full:
+                end = find_header_end(original)
+                original = original if end < 0 else original[:end]
+            self._finish(kind, envelope, original, dispositions, done, full=full, until=until)
+
+        content.read(0, read)
+
+    def _finish(
+        self,
+        kind: Kind,
+        envelope: Envelope,
+        original: bytes,
+        dispositions: Sequence[Disposition],
+        done: Callable[[Envelope, bytes], None],
+        *,
+        full: bool,
+        until: float | None,
+    ) -> None:
+        number, now = self._new_id(), self._now()
+        octets = dsn.compose(
+            kind=kind,
+            reporting_mta=self._hostname,
+            to=envelope.sender,
+            envelope=envelope,
+            dispositions=dispositions,
+            original=original,
+            full=full,
+            now=now,
+            message_id=f"{queue_id(number)}@{self._hostname}",
+            warn_until=until,
+            from_address=f"MAILER-DAEMON@{self._hostname}",
+        )
+        notification = Envelope(
+            number, "", (Recipient(envelope.sender),), "", LEVEL, len(octets), now, smtputf8=not envelope.sender.isascii()
+        )
+        done(notification, octets)

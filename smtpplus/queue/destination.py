@@ -1,0 +1,51 @@
+"""One destination as the scheduler sees it: what waits for it, how much of it runs, and whether it is open.
+
+Concurrency and death are apart: `running` against `window` says how much may go at once; `closed_until` says that the destination did
+not answer, and nothing is tried before. A blocked destination stands in nobody's way: it is not in the outer heap of `Ready`.
+"""
+
+from __future__ import annotations
+
+from smtpplus.queue.entry import Entry
+
+
+class Destination:
+    """The state of one destination; `waiting` is a heap owned by `Ready`."""
+
+    __slots__ = ("_preempting", "_reserved", "closed", "failures", "full", "listed", "name", "running", "waiting", "window")
+
+    def __init__(self, name: str, window: int, reserved: int, preempting: frozenset[int]) -> None:
+        self.name = name
+        self.full = window
+        self.window = window  # attempts at once; 1 while it is tried again after it did not answer
+        self._reserved = reserved
+        self._preempting = preempting
+        self.waiting: list[tuple[tuple[int, float, int], Entry]] = []
+        self.listed: tuple[int, float, int] | None = None  # key under which it is in the outer heap
+        self.running = 0
+        self.closed = False  # backing off: it did not answer
+        self.failures = 0  # times in a row that it did not answer
+
+    def takes(self) -> bool:
+        """Whether its best waiting entry may start here: preempting ones may use a few slots beyond the window."""
+        if self.closed:
+            return False
+        if self.running < self.window:
+            return True
+        return self.waiting[0][0][0] in self._preempting and self.running < self.window + self._reserved
+
+    def idle(self) -> bool:
+        """Whether nothing is known about it that is worth keeping."""
+        return not self.closed and not self.failures
+
+    def learn(self, reached: bool) -> bool:
+        """An attempt has ended; whether somebody was reached. True if the destination is to be left alone now."""
+        if reached:
+            self.failures = 0
+            self.window = self.full
+            return False
+        if self.closed:
+            return False
+        self.failures += 1
+        self.window = 1
+        return True

@@ -1,0 +1,72 @@
+"""What the queue holds in memory: a message, and one entry for each destination its recipients share.
+
+A recipient's number is its place among those the client named; it is the key of its
+row and outlives restarts. A message leaves the queue when no recipient is left;
+an entry is in exactly one place at a time: ready, delayed, or running.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from smtpplus.mail.envelope import Content, Envelope, Recipient, queue_id
+
+RECIPIENT_COST = 1024  # octets: what one more recipient weighs among users who share a level
+
+
+class Message:
+    """One accepted message and how many of its recipients are unsettled."""
+
+    __slots__ = ("content", "envelope", "left", "name")
+
+    def __init__(self, envelope: Envelope, content: Content, left: int) -> None:
+        self.envelope = envelope
+        self.content = content
+        self.left = left
+        self.name = queue_id(envelope.id)
+
+
+class Entry:
+    """Some recipients of one message, all of one destination, that are attempted together. Slots: `numbers` goes with `recipients`."""
+
+    __slots__ = ("attempts", "cost", "destination", "due", "level", "message", "numbers", "over", "recipients", "user", "warned")
+
+    def __init__(
+        self,
+        message: Message,
+        destination: str,
+        recipients: tuple[Recipient, ...],
+        numbers: tuple[int, ...],
+        *,
+        attempts: int = 0,
+        due: float = 0.0,
+        warned: bool = False,
+    ) -> None:
+        self.message = message
+        self.destination = destination
+        self.recipients = recipients
+        self.numbers = numbers
+        self.attempts = attempts
+        self.due = due  # seconds since the epoch
+        self.warned = warned  # a delay notification was sent
+        self.over = True  # no attempt is under way
+        self.level = message.envelope.level
+        self.user = message.envelope.user
+        self.cost = message.envelope.size + RECIPIENT_COST * len(numbers)
+
+
+class EnvelopeIds:
+    """Makes envelope ids: 43 bits of milliseconds since the epoch, 8 of the process, 12 of a counter. They only ever grow."""
+
+    def __init__(self, process: int, now: Callable[[], float] = time.time) -> None:
+        self._process = (process & 0xFF) << 12
+        self._now = now
+        self._last = 0
+
+    def __call__(self) -> int:
+        fresh = int(self._now() * 1000) << 20 | self._process
+        if fresh <= self._last:
+            fresh = self._last + 1
+        self._last = fresh
+        return fresh

@@ -1,0 +1,146 @@
+"""Urgent mail stops running bulk transfers: who is stopped, by whom, for how long (A27, D1).
+
+From the moment an urgent entry is ready until it has run, it is a *demand*: nothing of a lower level starts, and running transfers of a
+lower level stop writing. When no demand is left they go on. Both sides are bounded by `max_pause` (default 30 s, well
+under the 3 minutes that a peer waits for data, RFC 5321 §4.5.3.2.5):
+
+* a transfer is stopped at most `max_pause` in all; then it goes on for good;
+* a demand stops others for at most `max_pause`; an urgent message whose own next hop is slow does not stop the house.
+
+Whoever waits for a retry, or for a destination that is closed, is no demand; the scheduler withdraws it. Nothing is stopped after its
+final dot: the transfer says so itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from smtpplus.events import Events, Paused, Resumed
+from smtpplus.mail.disposition import Transfer
+from smtpplus.queue.entry import Entry
+
+URGENT_MAIL_SENT = "urgent mail is sent"
+MAX_PAUSE_REACHED = "max_pause reached"
+LOWEST = 6  # below every level: nothing is held back
+INSTANT = 1e-6  # seconds; sums of floats that differ by less are equal
+
+
+class Running:
+    """A transfer under way and the account of its stops. Times are the clock's seconds."""
+
+    __slots__ = ("entry", "stopped_at", "stopped_for", "transfer")
+
+    def __init__(self, entry: Entry, transfer: Transfer) -> None:
+        self.entry = entry
+        self.transfer = transfer
+        self.stopped_at: float | None = None
+        self.stopped_for = 0.0
+
+
+class Preemption:
+    """Demands on one side, running transfers on the other. Nothing here scans the demands; transfers are at most as many as connections."""
+
+    def __init__(self, *, levels: frozenset[int], max_pause: float, clock: IReactorTime, now: Callable[[], float], events: Events) -> None:
+        self._max_pause = max_pause
+        self._clock = clock
+        self._now = now
+        self._events = events
+        # For each preempting level its demands, oldest first, with the time until which each stops others.
+        self._demands: dict[int, dict[Entry, float]] = {level: {} for level in sorted(levels)}
+        self._running: dict[Entry, Running] = {}
+        self._timer: IDelayedCall | None = None
+        self.ceiling = LOWEST  # levels greater than this are held back
+
+    def demand(self, entry: Entry) -> None:
+        """`entry` is ready at an open destination. Without effect for levels that do not preempt, and for one that demands already."""
+        demands = self._demands.get(entry.level)
+        if demands is not None and entry not in demands:
+            demands[entry] = self._clock.seconds() + self._max_pause
+            if entry.level < self.ceiling:
+                self._settle()
+
+    def withdraw(self, entry: Entry) -> None:
+        """`entry` was attempted, or cannot be now."""
+        demands = self._demands.get(entry.level)
+        if demands is not None and demands.pop(entry, None) is not None and not demands:
+            self._settle()
+
+    def preempts(self, entry: Entry) -> bool:
+        """Whether entries of its level stop others."""
+        return entry.level in self._demands
+
+    def demands(self, destination: str) -> list[Entry]:
+        """Those that demand and go to `destination`."""
+        return [entry for demands in self._demands.values() for entry in demands if entry.destination == destination]
+
+    def began(self, entry: Entry, transfer: Transfer) -> None:
+        """`transfer` runs for `entry`; it is stopped at once if urgent mail came while it was being prepared."""
+        self._running[entry] = Running(entry, transfer)
+        if entry.level > self.ceiling:
+            self._settle()
+
+    def ended(self, entry: Entry) -> float:
+        """The transfer for `entry` is over. Returns for how many seconds it was stopped in all."""
+        running = self._running.pop(entry, None)
+        if running is None:
+            return 0.0
+        if running.stopped_at is not None:
+            running.stopped_for += self._clock.seconds() - running.stopped_at
+        return running.stopped_for
+
+    def running(self) -> list[Running]:
+        """Every transfer under way."""
+        return list(self._running.values())
+
+    def end(self) -> None:
+        """Hold back nothing more and let every stopped transfer go on: the daemon is ending."""
+        for demands in self._demands.values():
+            demands.clear()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Make transfers agree with the demands, and wake up when the next bound is reached."""
+        now = self._clock.seconds()
+        self.ceiling = LOWEST
+        bounds: list[float] = []
+        for level, demands in self._demands.items():
+            while demands:
+                oldest, until = next(iter(demands.items()))
+                if until > now + INSTANT:
+                    self.ceiling = min(self.ceiling, level)
+                    bounds.append(until)
+                    break
+                del demands[oldest]
+        for running in list(self._running.values()):
+            if running.stopped_at is not None and running.stopped_for + now - running.stopped_at >= self._max_pause - INSTANT:
+                self._go(running, MAX_PAUSE_REACHED)
+            elif running.stopped_at is not None and running.entry.level <= self.ceiling:
+                self._go(running, URGENT_MAIL_SENT)
+            elif running.stopped_at is None and running.entry.level > self.ceiling:
+                self._stop(running)
+            if running.stopped_at is not None:
+                bounds.append(running.stopped_at + self._max_pause - running.stopped_for)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._clock.callLater(max(0.0, min(bounds) - now), self._bound_reached) if bounds else None
+
+    def _bound_reached(self) -> None:
+        self._timer = None
+        self._settle()
+
+    def _stop(self, running: Running) -> None:
+        if running.stopped_for >= self._max_pause or not running.transfer.stop():
+            return
+        running.stopped_at = self._clock.seconds()
+        cause = next(entry for demands in self._demands.values() for entry in demands)
+        self._events.state(Paused(self._now(), running.entry.message.name, running.entry.destination, cause.message.name))
+
+    def _go(self, running: Running, why: str) -> None:
+        assert running.stopped_at is not None
+        stopped = self._clock.seconds() - running.stopped_at
+        running.stopped_at = None
+        running.stopped_for = min(self._max_pause, running.stopped_for + stopped) if why == URGENT_MAIL_SENT else self._max_pause
+        running.transfer.go()
+        self._events.state(Resumed(self._now(), running.entry.message.name, running.entry.destination, stopped, why))

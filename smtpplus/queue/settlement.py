@@ -1,0 +1,245 @@
+"""What an attempt's dispositions mean for the queue: delivered, tried again, or told to the sender.
+
+A final failure and the notification about it are one transaction; so are a delay and its warning. A recipient that is settled is
+deleted, and the message with its last recipient. If the database cannot write now, the same write is tried again until it can:
+a delivery that is not recorded would be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+from twisted.internet.defer import Deferred as Waiting
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from smtpplus.events import Bounced, Deferred, Delivered, Dropped, Events, Failed, Fault
+from smtpplus.mail import reasons
+from smtpplus.mail.disposition import Disposition
+from smtpplus.mail.envelope import Envelope, queue_id
+from smtpplus.mail.reply import Outcome
+from smtpplus.queue import retry
+from smtpplus.queue.bounce import Kind, Notifier, wanted
+from smtpplus.queue.entry import Entry, Message
+from smtpplus.queue.spool import Spool, Steps
+from smtpplus.storage import schema
+from smtpplus.storage.database import Database
+
+AGAIN = 5.0  # seconds until a failed write is tried again
+
+Settled = list[tuple[int, Disposition]]
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """One notification to be composed; `until` is when a delayed message is given up."""
+
+    kind: Kind
+    dispositions: list[Disposition]
+    until: float | None = None
+
+
+class Settlement:
+    """Turns dispositions into rows, events and notifications. Times are seconds since the epoch."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        spool: Spool,
+        notifier: Notifier,
+        warn_after: float,
+        lifetime: float,
+        new_id: Callable[[], int],
+        clock: IReactorTime,
+        now: Callable[[], float],
+        events: Events,
+    ) -> None:
+        self._database = database
+        self._spool = spool
+        self._notifier = notifier
+        self._warn_after = warn_after  # 0: never
+        self._lifetime = lifetime
+        self.new_id = new_id
+        self._clock = clock
+        self._now = now
+        self._events = events
+        self._unwritten = 0  # attempts whose record is not yet committed
+        self._finishing: Waiting[None] | None = None
+
+    def finish(self) -> Waiting[None]:
+        """Fires when everything settled so far is committed; a write that fails from now on is not tried again."""
+        self._finishing = Waiting()
+        if not self._unwritten:
+            self._finishing.callback(None)
+        return self._finishing
+
+    def settle(self, entry: Entry, dispositions: Sequence[Disposition]) -> Entry | None:
+        """Record an attempt that has ended. Returns what remains of the entry, with its next attempt in `due`; None if nothing does."""
+        now = self._now()
+        envelope = entry.message.envelope
+        done: Settled = []
+        failed: Settled = []
+        later: Settled = []
+        for number, disposition in _matched(entry, dispositions):
+            outcome = disposition.outcome
+            if outcome is Outcome.DONE:
+                done.append((number, disposition))
+            elif outcome is Outcome.FAILED:
+                failed.append((number, disposition))
+            elif disposition.reason != reasons.ABANDONED.code and retry.expired(envelope.received_at, self._lifetime, now):
+                failed.append((number, _given_up(disposition)))
+            else:
+                later.append((number, disposition))
+        steps: Steps = []
+        notices: list[Notice] = []
+        if done:
+            self._delivered(entry, done, notices, now)
+        if failed:
+            self._failed(entry, failed, notices, now)
+        remaining = self._later(entry, later, notices, steps, now) if later else None
+        message = entry.message
+        message.left -= len(done) + len(failed)
+        if message.left == 0:
+            steps += _removal(message)
+        else:
+            steps += [(schema.DELETE_RECIPIENT, (envelope.id, number)) for number, _ in done + failed]
+        self._unwritten += 1
+        self._compose(message, notices, steps, [])
+        return remaining
+
+    def retire(self, message: Message) -> None:
+        """Remove a message that has no recipients left."""
+        self._unwritten += 1
+        self._write(_removal(message), lambda: None)
+
+    def _delivered(self, entry: Entry, done: Settled, notices: list[Notice], now: float) -> None:
+        envelope = entry.message.envelope
+        for _, disposition in done:
+            address, waited = disposition.recipient.address, now - envelope.received_at
+            name, reply = entry.message.name, str(disposition.reply)
+            self._events.state(Delivered(now, name, address, entry.destination, disposition.peer, reply, entry.attempts, waited))
+        asked = [disposition for _, disposition in done if wanted("delivered", envelope.sender, disposition.recipient)]
+        if asked:
+            notices.append(Notice("delivered", asked))
+
+    def _failed(self, entry: Entry, failed: Settled, notices: list[Notice], now: float) -> None:
+        envelope, name = entry.message.envelope, entry.message.name
+        told: list[Disposition] = []
+        for _, disposition in failed:
+            address, reply = disposition.recipient.address, str(disposition.reply)
+            self._events.state(Failed(now, name, address, entry.destination, disposition.peer, reply, disposition.reason, entry.attempts))
+            if wanted("failed", envelope.sender, disposition.recipient):
+                told.append(disposition)
+            else:
+                self._events.state(Dropped(now, name, address, disposition.reason))
+        if told:
+            notices.append(Notice("failed", told))
+
+    def _later(self, entry: Entry, later: Settled, notices: list[Notice], steps: Steps, now: float) -> Entry:
+        envelope = entry.message.envelope
+        end = envelope.received_at + self._lifetime
+        if all(disposition.reason == reasons.ABANDONED.code for _, disposition in later):
+            entry.due = now
+        else:
+            entry.due = max(now, min(entry.due, end))
+        warned: list[Disposition] = []
+        if self._warn_after and not entry.warned and now - envelope.received_at >= self._warn_after:
+            entry.warned = True
+            warned = [disposition for _, disposition in later if wanted("delayed", envelope.sender, disposition.recipient)]
+        for number, disposition in later:
+            reply = str(disposition.reply)
+            steps.append((schema.RECORD_DEFERRAL, (entry.due, reply, entry.warned, envelope.id, number)))
+            self._events.state(
+                Deferred(
+                    now,
+                    entry.message.name,
+                    disposition.recipient.address,
+                    entry.destination,
+                    disposition.peer,
+                    reply,
+                    disposition.reason,
+                    entry.attempts,
+                    entry.due,
+                )
+            )
+        if warned:
+            notices.append(Notice("delayed", warned, end))
+        entry.numbers = tuple(number for number, _ in later)
+        entry.recipients = tuple(disposition.recipient for _, disposition in later)
+        self._spool.forget(entry.message.content)
+        return entry
+
+    def _compose(self, message: Message, notices: list[Notice], steps: Steps, composed: list[tuple[Envelope, bytes, Notice]]) -> None:
+        """Compose what is to be told, one after the other, and write everything at once."""
+        if len(composed) < len(notices):
+            notice = notices[len(composed)]
+
+            def add(envelope: Envelope, octets: bytes) -> None:
+                self._compose(message, notices, steps, [*composed, (envelope, octets, notice)])
+
+            envelope = message.envelope
+            self._notifier.compose(notice.kind, envelope, message.content, notice.dispositions, add, until=notice.until)
+            return
+        for envelope, octets, _ in composed:
+            steps = self._spool.steps(envelope, octets) + steps
+
+        def written() -> None:
+            if not message.left:
+                self._spool.forget(message.content)
+            for envelope, octets, notice in composed:
+                to = envelope.recipients[0].address
+                self._events.state(Bounced(self._now(), message.name, queue_id(envelope.id), to, notice.kind))
+                self._spool.committed(None, envelope, octets)
+
+        self._write(steps, written)
+
+    def _write(self, steps: Steps, written: Callable[[], None]) -> None:
+        def failed(failure: Failure) -> None:
+            self._log.failure("what became of a message cannot be recorded", failure)
+            self._events.state(Fault(self._now(), "what became of a message cannot be recorded; trying again"))
+            if self._finishing is None:
+                self._clock.callLater(AGAIN, self._write, steps, written)
+            else:
+                self._count()
+
+        def done(_: object) -> None:
+            written()
+            self._count()
+
+        self._database.run(steps).addCallbacks(done, failed)
+
+    def _count(self) -> None:
+        self._unwritten -= 1
+        if self._finishing is not None and not self._unwritten and not self._finishing.called:
+            self._finishing.callback(None)
+
+
+def _removal(message: Message) -> Steps:
+    key = (message.envelope.id,)
+    steps: Steps = [(schema.DELETE_RECIPIENTS, key), (schema.DELETE_MESSAGE, key)]
+    if message.content.chunks > 1:
+        steps.append((schema.DELETE_CHUNKS, key))
+    return steps
+
+
+def _matched(entry: Entry, dispositions: Sequence[Disposition]) -> Settled:
+    """Each recipient's number with its disposition; a recipient that the agent forgot is tried again."""
+    if len(entry.numbers) == 1 and len(dispositions) == 1:
+        return [(entry.numbers[0], dispositions[0])]
+    left = list(dispositions)
+    matched: Settled = []
+    for number, recipient in zip(entry.numbers, entry.recipients, strict=True):
+        index = next((index for index, each in enumerate(left) if each.recipient == recipient), None)
+        found = left.pop(index) if index is not None else Disposition(recipient, reasons.UNEXPECTED.reply(), "", reasons.UNEXPECTED.code)
+        matched.append((number, found))
+    return matched
+
+
+def _given_up(disposition: Disposition) -> Disposition:
+    """The last temporary failure, made final because the message is too old."""
+    reply = reasons.EXPIRED.reply(cause=str(disposition.reply))
+    return Disposition(disposition.recipient, reply, disposition.peer, reasons.EXPIRED.code)

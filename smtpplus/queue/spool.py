@@ -1,0 +1,305 @@
+"""Keeping messages: what is accepted is in the database before anybody hears 250, and stays until its last recipient is settled.
+
+A message up to CHUNK octets is one row; a longer one has its further chunks in rows of their own. A large message is written while
+it arrives, as RECEIVING, and belongs to nobody until its final commit makes it QUEUED; what a crash leaves RECEIVING is purged at
+start. Content just accepted stays in memory as long as all of it fits in `cache` octets, so that mail sent at once is never
+read back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import sqlalchemy
+from sqlalchemy import delete, select
+from twisted.internet.defer import Deferred, fail
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from smtpplus.mail.envelope import CHUNK, Content, Envelope, Recipient
+from smtpplus.storage import schema
+from smtpplus.storage.database import Database
+from smtpplus.storage.statement import Row, Statement
+
+Steps = list[tuple[Statement, Row]]
+Arrived = Callable[[Envelope, Content], None]
+AHEAD = 2  # chunks of one message that may wait for their commit before its client is asked to wait
+
+
+class _Parameters(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What few messages have, kept as JSON in one column."""
+
+    body: str = ""
+    smtputf8: bool = False
+    ret: str = ""
+    envid: str = ""
+
+
+class _RecipientParameters(msgspec.Struct, frozen=True, omit_defaults=True):
+    notify: str = ""
+    orcpt: str = ""
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """A recipient as the database has it: unsettled."""
+
+    number: int
+    recipient: Recipient
+    attempts: int
+    due: float
+    warned: bool
+
+
+class StoredContent:
+    """Content of a queued message: in memory while the cache holds it, else read chunk by chunk."""
+
+    __slots__ = ("_database", "_id", "cached", "chunks", "size")
+
+    def __init__(self, database: Database, number: int, size: int, chunks: int, cached: bytes | None) -> None:
+        self._database = database
+        self._id = number
+        self.size = size
+        self.chunks = chunks
+        self.cached = cached
+
+    def read(self, index: int, done: Callable[[bytes | None], None]) -> None:
+        """See mail.envelope.Content."""
+        if self.cached is not None:
+            done(self.cached if self.chunks == 1 else self.cached[index * CHUNK : (index + 1) * CHUNK])
+            return
+
+        def missing(failure: Failure) -> None:
+            Logger("smtpplus.queue.spool").failure("chunk {index} of message {id} cannot be read", failure, index=index, id=self._id)
+
+        self._database.read(lambda connection: _octets(connection, self._id, index)).addErrback(missing).addCallback(done)
+
+
+def _octets(connection: sqlalchemy.Connection, number: int, index: int) -> bytes | None:
+    if index == 0:
+        query = select(schema.messages.c.content).where(schema.messages.c.id == number)
+    else:
+        query = select(schema.chunks.c.octets).where(schema.chunks.c.message_id == number, schema.chunks.c.number == index)
+    return connection.execute(query).scalar()
+
+
+class Spool:
+    """The queue's hold on the database. `arrived` is called for each message once it is committed."""
+
+    def __init__(self, database: Database, arrived: Arrived, *, cache: int) -> None:
+        self._database = database
+        self._arrived = arrived
+        self._cache = cache  # octets that may still be cached
+
+    def accept(self, envelope: Envelope, content: bytes) -> Deferred[None]:
+        """Keep a whole message. Fires after the fsync; fails if it could not be written, and then nothing of it is kept."""
+        return self._database.run(self.steps(envelope, content)).addCallback(self.committed, envelope, content)
+
+    def steps(self, envelope: Envelope, content: bytes) -> Steps:
+        """What inserts a message, for a unit that does more than that; `committed` must follow."""
+        pieces = max(1, -(-len(content) // CHUNK))
+        first = content if pieces == 1 else content[:CHUNK]
+        steps: Steps = [
+            (
+                schema.INSERT_MESSAGE,
+                (
+                    envelope.id,
+                    schema.QUEUED,
+                    envelope.sender,
+                    envelope.user,
+                    envelope.level,
+                    envelope.size,
+                    envelope.received_at,
+                    pieces,
+                    _parameters(envelope),
+                    first,
+                ),
+            )
+        ]
+        for index in range(1, pieces):
+            steps.append((schema.INSERT_CHUNK, (envelope.id, index, content[index * CHUNK : (index + 1) * CHUNK])))
+        steps += _recipients(envelope)
+        return steps
+
+    def committed(self, _: Any, envelope: Envelope, content: bytes) -> None:
+        """The message is durable: keep its content at hand if there is room, and tell the scheduler."""
+        size = len(content)
+        cached = content if size <= self._cache else None
+        if cached is not None:
+            self._cache -= size
+        self._arrived(envelope, StoredContent(self._database, envelope.id, size, max(1, -(-size // CHUNK)), cached))
+
+    def begin(self, number: int) -> Intake:
+        """Begin to keep a message that is too long to wait for its end in memory."""
+        return Intake(self._database, self._arrived, number)
+
+    def forget(self, content: Content) -> None:
+        """The message is settled, or will not be sent soon: its content need not be at hand."""
+        if isinstance(content, StoredContent) and content.cached is not None:
+            self._cache += len(content.cached)
+            content.cached = None
+
+    def purge(self) -> Deferred[int]:
+        """Remove what was being received when the process ended. Fires with the number of messages."""
+
+        def work(connection: sqlalchemy.Connection) -> int:
+            unfinished = select(schema.messages.c.id).where(schema.messages.c.state == schema.RECEIVING)
+            connection.execute(delete(schema.chunks).where(schema.chunks.c.message_id.in_(unfinished)))
+            return connection.execute(delete(schema.messages).where(schema.messages.c.state == schema.RECEIVING)).rowcount
+
+        return self._database.write(work)
+
+    def load(self, after: int, limit: int) -> Deferred[list[tuple[Envelope, Content, list[Pending]]]]:
+        """The next `limit` queued messages with ids beyond `after`, in order, each with its unsettled recipients."""
+        return self._database.read(lambda connection: _load(connection, self._database, after, limit))
+
+
+class Intake:
+    """One long message on its way in: chunks go to the database as they come."""
+
+    def __init__(self, database: Database, arrived: Arrived, number: int) -> None:
+        self._database = database
+        self._arrived = arrived
+        self._id = number
+        self._chunks = 0
+        self._waiting = 0
+        self._resume: Deferred[None] | None = None
+        self._fault: Failure | None = None
+        self._aborted = False
+        self._finish: Callable[[], None] | None = None
+
+    def write(self, chunk: bytes) -> Deferred[None] | None:
+        """Write the next chunk, of at most CHUNK octets. A Deferred asks to wait until it fires; a fault shows at `commit`."""
+        if self._fault is not None or self._aborted:
+            return None
+        if self._chunks == 0:
+            row = (self._id, schema.RECEIVING, "", "", 3, 0, 0.0, 1, None, chunk)
+            written = self._database.run([(schema.INSERT_MESSAGE, row)])
+        else:
+            written = self._database.run([(schema.INSERT_CHUNK, (self._id, self._chunks, chunk))])
+        self._chunks += 1
+        self._waiting += 1
+        written.addCallbacks(self._written, self._failed)
+        if self._waiting < AHEAD:
+            return None
+        self._resume = self._resume or Deferred()
+        return self._resume
+
+    def _written(self, _: Any) -> None:
+        self._waiting -= 1
+        if self._resume is not None and self._waiting < AHEAD:
+            resume, self._resume = self._resume, None
+            resume.callback(None)
+        if self._finish is not None and not self._waiting:
+            self._finish()
+
+    def _failed(self, failure: Failure) -> None:
+        self._fault = self._fault or failure
+        self._written(None)
+
+    def commit(self, envelope: Envelope) -> Deferred[None]:
+        """Make the message QUEUED. Fires after the fsync; fails if any part could not be written, and then nothing of it is kept."""
+        done: Deferred[None] = Deferred()
+
+        def finish() -> None:
+            self._commit(envelope).chainDeferred(done)
+
+        if self._waiting:
+            self._finish = finish
+        else:
+            finish()
+        return done
+
+    def _commit(self, envelope: Envelope) -> Deferred[None]:
+        """Every chunk is written, or has failed: only now can it be known that the message is whole."""
+        if self._fault is not None:
+            self.abort()
+            return fail(self._fault)
+        row = (
+            schema.QUEUED,
+            envelope.sender,
+            envelope.user,
+            envelope.level,
+            envelope.size,
+            envelope.received_at,
+            self._chunks,
+            _parameters(envelope),
+            self._id,
+        )
+        done = self._database.run([*_recipients(envelope), (schema.COMMIT_MESSAGE, row)])
+        return done.addCallbacks(self._committed, self._not_committed, callbackArgs=(envelope,))
+
+    def _committed(self, _: Any, envelope: Envelope) -> None:
+        self._arrived(envelope, StoredContent(self._database, envelope.id, envelope.size, self._chunks, None))
+
+    def _not_committed(self, failure: Failure) -> Failure:
+        self.abort()
+        return failure
+
+    def abort(self) -> None:
+        """The client went away, or the message was refused: remove what was written. Not to be called after `commit`."""
+        if self._aborted:
+            return
+        self._aborted = True
+        if self._chunks:
+            steps: Steps = [(schema.DELETE_CHUNKS, (self._id,)), (schema.DELETE_MESSAGE, (self._id,))]
+            self._database.run(steps).addErrback(lambda failure: None)  # what stays is RECEIVING and purged at the next start
+
+
+def _parameters(envelope: Envelope) -> str | None:
+    if not (envelope.body or envelope.smtputf8 or envelope.ret or envelope.envid):
+        return None
+    parameters = _Parameters(envelope.body, envelope.smtputf8, envelope.ret, envelope.envid)
+    return msgspec.json.encode(parameters).decode()
+
+
+def _recipients(envelope: Envelope) -> Steps:
+    steps: Steps = []
+    for index, recipient in enumerate(envelope.recipients):
+        parameters = None
+        if recipient.notify or recipient.orcpt:
+            parameters = msgspec.json.encode(_RecipientParameters(recipient.notify, recipient.orcpt)).decode()
+        steps.append((schema.INSERT_RECIPIENT, (envelope.id, index, recipient.address, 0, envelope.received_at, parameters)))
+    return steps
+
+
+def _load(connection: sqlalchemy.Connection, database: Database, after: int, limit: int) -> list[tuple[Envelope, Content, list[Pending]]]:
+    m, r = schema.messages.c, schema.recipients.c
+    query = (
+        select(m.id, m.sender, m.user, m.level, m.size, m.received_at, m.chunks, m.parameters)
+        .where(m.id > after, m.state == schema.QUEUED)
+        .order_by(m.id)
+        .limit(limit)
+    )
+    rows = connection.execute(query).all()
+    if not rows:
+        return []
+    unsettled: dict[int, list[Pending]] = {row.id: [] for row in rows}
+    between = select(r.message_id, r.number, r.address, r.attempts, r.due, r.parameters, r.warned).where(
+        r.message_id >= rows[0].id, r.message_id <= rows[-1].id
+    )
+    for each in connection.execute(between.order_by(r.message_id, r.number)):
+        given = msgspec.json.decode(each.parameters or "{}", type=_RecipientParameters)
+        recipient = Recipient(each.address, given.notify, given.orcpt)
+        if each.message_id in unsettled:
+            unsettled[each.message_id].append(Pending(each.number, recipient, each.attempts, each.due, each.warned))
+    loaded: list[tuple[Envelope, Content, list[Pending]]] = []
+    for row in rows:
+        said = msgspec.json.decode(row.parameters or "{}", type=_Parameters)
+        pending = unsettled[row.id]
+        envelope = Envelope(
+            row.id,
+            row.sender,
+            tuple(each.recipient for each in pending),
+            row.user,
+            row.level,
+            row.size,
+            row.received_at,
+            said.body,
+            said.smtputf8,
+            said.ret,
+            said.envid,
+        )
+        loaded.append((envelope, StoredContent(database, row.id, row.size, row.chunks, None), pending))
+    return loaded

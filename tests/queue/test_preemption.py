@@ -1,0 +1,131 @@
+"""Preemption: who is stopped, until when, and that every stop ends."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+
+from smtpplus.events import Event, Events, Paused, Resumed
+from smtpplus.mail.disposition import Request
+from smtpplus.queue.entry import Entry
+from smtpplus.queue.preemption import LOWEST, MAX_PAUSE_REACHED, URGENT_MAIL_SENT, Preemption
+from tests.queue.fixtures import Held, entry
+
+
+class House:
+    """A preemption with its clock, its events, and transfers to run under it."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.events: list[Event] = []
+        bus = Events()
+        bus.subscribe(self.events.append)
+        self.preemption = Preemption(levels=frozenset({1, 2}), max_pause=30.0, clock=self.clock, now=self.clock.seconds, events=bus)
+
+    def run(self, one: Entry) -> Held:
+        """Let a transfer for `one` run."""
+        message = one.message
+        held = Held(Request(message.envelope, one.recipients, one.destination, message.content, 1), lambda _: None)
+        self.preemption.began(one, held)
+        return held
+
+
+def test_running_bulk_stops_while_urgent_mail_is_sent() -> None:
+    """A27 (b), (d): from demand to withdrawal a lower transfer is stopped, then it goes on; both are events with their cause."""
+    house = House()
+    bulk = house.run(entry(1, 3))
+    urgent = entry(2, 1)
+    house.preemption.demand(urgent)
+    stopped = [bulk.stopped]
+    house.clock.advance(4)
+    house.preemption.withdraw(urgent)
+    stopped.append(bulk.stopped)
+    assert stopped == [True, False]
+    paused, resumed = house.events
+    assert isinstance(paused, Paused)
+    assert (paused.id, paused.cause) == (entry(1).message.name, urgent.message.name)
+    assert isinstance(resumed, Resumed)
+    assert (resumed.stopped, resumed.why) == (4.0, URGENT_MAIL_SENT)
+    assert house.clock.getDelayedCalls() == []
+
+
+def test_only_lower_levels_stop() -> None:
+    """A27: level 2 stops 3, 4 and 5, but neither 1 nor 2; level 3 stops nobody."""
+    house = House()
+    running = {level: house.run(entry(level, level)) for level in range(1, 6)}
+    house.preemption.demand(entry(10, 3))
+    assert [level for level, held in running.items() if held.stopped] == []
+    house.preemption.demand(entry(11, 2))
+    assert [level for level, held in running.items() if held.stopped] == [3, 4, 5]
+    house.preemption.demand(entry(12, 1))
+    assert [level for level, held in running.items() if held.stopped] == [2, 3, 4, 5]
+
+
+def test_a_transfer_that_begins_under_a_demand_is_stopped_at_once() -> None:
+    """A27 (a): what was on its way to start when urgent mail came writes nothing before it may."""
+    house = House()
+    urgent = entry(1, 1)
+    house.preemption.demand(urgent)
+    bulk = house.run(entry(2, 3))
+    stopped = [bulk.stopped]
+    house.preemption.withdraw(urgent)
+    stopped.append(bulk.stopped)
+    assert stopped == [True, False]
+
+
+def test_nothing_is_stopped_after_its_final_dot() -> None:
+    """A27: a transfer that only waits for its last reply is left alone."""
+    house = House()
+    bulk = house.run(entry(1, 3))
+    bulk.final_dot_sent = True
+    house.preemption.demand(entry(2, 1))
+    assert (bulk.stops, house.events) == (0, [])
+
+
+def test_a_stop_is_bounded() -> None:
+    """D1: an urgent message that does not end stops a transfer for max_pause, then it goes on for good."""
+    house = House()
+    bulk = house.run(entry(1, 3))
+    house.preemption.demand(entry(2, 1))
+    stopped = []
+    for seconds in (29.9, 0.2):
+        house.clock.advance(seconds)
+        stopped.append(bulk.stopped)
+    assert stopped == [True, False]
+    assert isinstance(house.events[-1], Resumed)
+    house.preemption.demand(entry(3, 1))
+    assert not bulk.stopped
+
+
+def test_stops_add_up_to_the_bound() -> None:
+    """D1: many short stops together last at most max_pause; then the transfer is immune."""
+    house = House()
+    bulk = house.run(entry(1, 3))
+    for number in range(10, 16):
+        urgent = entry(number, 1)
+        house.preemption.demand(urgent)
+        house.clock.pump([1] * 7)
+        house.preemption.withdraw(urgent)
+    stopped = [event for event in house.events if isinstance(event, Resumed)]
+    assert sum(event.stopped for event in stopped) == 30.0
+    assert stopped[-1].why == MAX_PAUSE_REACHED
+    assert not bulk.stopped
+
+
+def test_a_demand_is_bounded() -> None:
+    """D1: an urgent message that never ends holds back new starts for max_pause at most."""
+    house = House()
+    house.preemption.demand(entry(1, 1))
+    assert house.preemption.ceiling == 1
+    house.clock.advance(30.1)
+    assert house.preemption.ceiling == LOWEST
+    assert house.clock.getDelayedCalls() == []
+
+
+def test_the_end_frees_everybody() -> None:
+    """At shutdown every stopped transfer goes on."""
+    house = House()
+    bulk = house.run(entry(1, 3))
+    house.preemption.demand(entry(2, 2))
+    house.preemption.end()
+    assert not bulk.stopped
+    assert house.clock.getDelayedCalls() == []

@@ -1,0 +1,109 @@
+"""The order of ready entries: strict between levels, fair between users, first in first out for one, per destination."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smtpplus.queue.ready import Ready
+from tests.queue.fixtures import entry
+
+
+def ready(window: int = 1000, reserved: int = 2) -> Ready:
+    return Ready(window, reserved, frozenset({1, 2}))
+
+
+def drained(queue: Ready) -> list[int]:
+    """Envelope ids in the order in which entries go."""
+    order = []
+    while queue.best() is not None:
+        taken = queue.take()
+        order.append(taken.message.envelope.id)
+        queue.release(taken)
+    return order
+
+
+def test_a_higher_level_goes_next() -> None:
+    """A26: behind a thousand at level 3 that wait, one at level 2 is the next to go."""
+    queue = ready()
+    for number in range(1000):
+        queue.push(entry(number, 3))
+    queue.push(entry(1000, 2))
+    order = drained(queue)
+    assert order[0] == 1000
+    assert order[1:] == list(range(1000))
+
+
+def test_users_of_a_level_share() -> None:
+    """A25: a user with one message does not wait behind another's hundred."""
+    queue = ready()
+    for number in range(100):
+        queue.push(entry(number, 3, "bulk"))
+    queue.push(entry(100, 3, "single"))
+    assert drained(queue).index(100) <= 1
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.sampled_from("ab"), st.sampled_from(["x.net", "y.net", "z.net"])), max_size=60))
+def test_order_holds_for_all_arrivals(arrivals: list[tuple[int, str, str]]) -> None:
+    """A25, A26: whatever arrives, levels never go backwards, and each user's messages of one level and destination keep their order."""
+    queue = ready()
+    for number, (level, user, destination) in enumerate(arrivals):
+        queue.push(entry(number, level, user, destination))
+    order = drained(queue)
+    assert sorted(order) == list(range(len(arrivals)))
+    assert [arrivals[number][0] for number in order] == sorted(level for level, _, _ in arrivals)
+    for key in set(arrivals):
+        own = [number for number in order if arrivals[number] == key]
+        assert own == sorted(own)
+
+
+def test_a_full_destination_stands_in_nobodys_way() -> None:
+    """A destination with no slot left is passed over, and is back when a slot is free."""
+    queue = ready(window=1)
+    for number in range(3):
+        queue.push(entry(number, 3, destination="full.net"))
+    queue.push(entry(3, 4, destination="free.net"))
+    first = queue.take()
+    assert (queue.best() or first).message.envelope.id == 3
+    queue.take()
+    assert queue.best() is None
+    queue.release(first)
+    best = queue.best()
+    assert best is not None
+    assert best.message.envelope.id == 1
+
+
+def test_urgent_mail_has_slots_beyond_the_window() -> None:
+    """A27 (c): at a full destination a preempting entry still starts, up to the reserved slots; a normal one does not."""
+    queue = ready(window=1, reserved=2)
+    queue.push(entry(0, 3))
+    queue.take()
+    queue.push(entry(1, 3))
+    assert queue.best() is None
+    for number in (2, 3, 4):
+        queue.push(entry(number, 1))
+    begun = []
+    while queue.best() is not None:
+        begun.append(queue.take().message.envelope.id)
+    assert begun == [2, 3]
+
+
+def test_a_closed_destination_waits() -> None:
+    """Nothing starts at a closed destination; what waits there goes when it opens."""
+    queue = ready()
+    destination = queue.push(entry(0))
+    destination.closed = True
+    assert queue.best() is None
+    destination.closed = False
+    queue.offer(destination)
+    assert drained(queue) == [0]
+
+
+def test_an_idle_destination_is_forgotten() -> None:
+    """Memory: a destination with nothing waiting, running or remembered is dropped."""
+    queue = ready()
+    for number in range(50):
+        queue.push(entry(number, destination=f"d{number}.net"))
+    drained(queue)
+    assert queue.destinations() == []
+    assert len(queue) == 0

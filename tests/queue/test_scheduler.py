@@ -1,0 +1,301 @@
+"""The scheduler over a real database: from acceptance to the last disposition, faults and restarts included."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.task import Clock, deferLater
+from twisted.trial.unittest import TestCase
+
+from smtpplus import events as facts
+from smtpplus.config import Configuration
+from smtpplus.mail.envelope import Envelope, Recipient
+from smtpplus.queue.assembly import Queue, assemble
+from smtpplus.storage.database import Database
+from smtpplus.storage.engine import migrate
+from tests.queue.fixtures import LATER, NEVER, OK, Held, HoldingAgent, envelope
+
+CONTENT = b"Subject: test\r\n\r\nbody\r\n"
+
+
+class SchedulerTests(TestCase):
+    """The queue as the daemon assembles it, with a holding agent at its end and a wall clock that the test sets."""
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp()) / "smtpplus.sqlite"
+        migrate(f"sqlite:///{self.path}")
+        self.wall = 1_000_000.0
+        self.open()
+
+    def open(self) -> None:
+        self.database = Database(f"sqlite:///{self.path}", reactor)
+        self.database.start()
+        self.clock = Clock()
+        self.agent = HoldingAgent()
+        self.events: list[facts.Event] = []
+        bus = facts.Events()
+        bus.subscribe(self.events.append)
+        self.queue: Queue = assemble(
+            configuration=Configuration(hostname="relay.example.com"),
+            database=self.database,
+            agent=self.agent,
+            destination=lambda domain: domain,
+            clock=self.clock,
+            now=lambda: self.wall,
+            process=1,
+            events=bus,
+        )
+
+    @inlineCallbacks
+    def close(self) -> Any:
+        yield self.queue.scheduler.stop(0)
+        yield self.database.stop()
+
+    def tearDown(self) -> Any:
+        stopped = self.queue.scheduler.stop(1)
+        self.clock.advance(1)
+        return stopped.addCallback(lambda _: self.database.stop())
+
+    def rows(self, query: str) -> list[Any]:
+        connection = sqlite3.connect(self.path)
+        try:
+            return connection.execute(query).fetchall()
+        finally:
+            connection.close()
+
+    @inlineCallbacks
+    def accept(self, accepted: Envelope) -> Any:
+        yield self.queue.spool.accept(accepted, CONTENT)
+
+    @inlineCallbacks
+    def until(self, condition: Any) -> Any:
+        """Let the reactor and the writer's thread turn until `condition` holds; bounded."""
+        for _ in range(2000):
+            self.clock.advance(0)
+            if condition():
+                return
+            yield deferLater(reactor, 0.002, lambda: None)
+        self.fail(f"never happened: {condition.__doc__ or condition}; {self.events}")
+
+    @inlineCallbacks
+    def begun(self, count: int) -> Any:
+        yield self.until(lambda: len(self.agent.transfers) >= count)
+
+    def stated(self, kind: type[facts.Event]) -> list[Any]:
+        return [event for event in self.events if type(event) is kind]
+
+    @inlineCallbacks
+    def test_delivered_and_gone(self) -> Any:
+        """C2: an accepted message is attempted, recorded first, and leaves nothing once it is delivered."""
+        yield self.accept(envelope(7, at=self.wall))
+        yield self.begun(1)
+        self.assertEqual(self.rows("SELECT attempts, due FROM recipients"), [(1, self.wall + 60)])
+        self.agent.transfers[0].end(OK)
+        yield self.until(lambda: self.rows("SELECT count(*) FROM messages") == [(0,)])
+        self.assertEqual(self.rows("SELECT count(*) FROM recipients"), [(0,)])
+        (delivered,) = self.stated(facts.Delivered)
+        self.assertEqual((delivered.recipient, delivered.attempt), ("b@example.net", 1))
+
+    @inlineCallbacks
+    def test_one_attempt_per_destination(self) -> Any:
+        """C3: recipients of one destination go in one attempt, others in their own."""
+        yield self.accept(envelope(1, 3, "app", "a@x.net", "b@y.net", "c@x.net", at=self.wall))
+        yield self.begun(2)
+        shares = sorted(tuple(r.address for r in transfer.request.recipients) for transfer in self.agent.transfers)
+        self.assertEqual(shares, [("a@x.net", "c@x.net"), ("b@y.net",)])
+
+    @inlineCallbacks
+    def test_partial_outcome(self) -> Any:
+        """C4: of three recipients one is done, one bounces, one is tried again; only the last stays."""
+        yield self.accept(envelope(1, 3, "app", "a@x.net", "b@x.net", "c@x.net", at=self.wall))
+        yield self.begun(1)
+        self.agent.transfers[0].end(OK, NEVER, LATER)
+        yield self.until(lambda: self.stated(facts.Bounced))
+        self.assertEqual(self.rows("SELECT number, address, reply FROM recipients WHERE message_id = 1"), [(2, "c@x.net", str(LATER))])
+        yield self.begun(2)
+        notification = self.agent.transfers[1].request
+        self.assertEqual((notification.envelope.sender, notification.envelope.level), ("", 2))
+        self.assertEqual([r.address for r in notification.recipients], ["a@example.com"])
+
+    @inlineCallbacks
+    def test_retried_by_the_schedule(self) -> Any:
+        """C4: a deferred message is attempted again when its time has come, not before."""
+        yield self.accept(envelope(1, at=self.wall))
+        yield self.begun(1)
+        self.agent.transfers[0].end(LATER)
+        (deferred,) = self.stated(facts.Deferred)
+        self.assertEqual(deferred.next_attempt, self.wall + 60)
+        self.wall += 59
+        self.clock.advance(1)
+        self.assertEqual(len(self.agent.transfers), 1)
+        self.wall += 1
+        self.clock.advance(1)
+        yield self.begun(2)
+        self.assertEqual(self.agent.transfers[1].request.attempt, 2)
+
+    @inlineCallbacks
+    def test_expiry_bounces(self) -> Any:
+        """C4: a message that is still deferred at the end of its lifetime bounces with what was said last."""
+        yield self.accept(envelope(1, at=self.wall))
+        yield self.begun(1)
+        self.wall += 5 * 86400
+        self.agent.transfers[0].end(LATER)
+        yield self.until(lambda: self.stated(facts.Bounced))
+        (failed,) = self.stated(facts.Failed)
+        self.assertEqual(failed.reason, "expired")
+        self.assertIn("greylisted", failed.reply)
+
+    @inlineCallbacks
+    def test_a_delay_is_told_once(self) -> Any:
+        """C4: after warn_after the sender is told once that the message waits."""
+        yield self.accept(envelope(1, at=self.wall))
+        yield self.begun(1)
+        self.wall += 4 * 3600
+        self.agent.transfers[0].end(LATER)
+        yield self.until(lambda: self.stated(facts.Bounced))
+        self.assertEqual([event.kind for event in self.stated(facts.Bounced)], ["delayed"])
+        self.assertEqual(self.rows("SELECT warned FROM recipients WHERE message_id = 1"), [(1,)])
+
+    @inlineCallbacks
+    def test_never_a_bounce_of_a_bounce(self) -> Any:
+        """C4: a failed message with the null reverse-path is dropped, said so, and nobody is written to."""
+        yield self.accept(envelope(1, sender="", at=self.wall))
+        yield self.begun(1)
+        self.agent.transfers[0].end(NEVER)
+        yield self.until(lambda: self.rows("SELECT count(*) FROM messages") == [(0,)])
+        self.assertEqual([event.reason for event in self.stated(facts.Dropped)], [""])
+        self.assertEqual(self.stated(facts.Bounced), [])
+
+    @inlineCallbacks
+    def test_urgent_mail_stops_bulk_and_lets_it_go(self) -> Any:
+        """A27: bulk that runs is stopped from the moment urgent mail is ready until it is sent; bulk that waits starts after it."""
+        for number in range(1, 30):
+            yield self.accept(envelope(number, at=self.wall))
+        yield self.begun(20)
+        yield self.accept(envelope(100, 1, at=self.wall))
+        yield self.begun(21)
+        bulk, urgent = self.agent.transfers[:20], self.agent.transfers[20]
+        self.assertEqual(urgent.request.envelope.id, 100)
+        self.assertEqual([held.stopped for held in bulk], [True] * 20)
+        bulk[0].end(OK)
+        self.clock.advance(0)
+        yield deferLater(reactor, 0.05, lambda: None)
+        self.assertEqual(len(self.agent.transfers), 21)
+        urgent.end(OK)
+        self.assertEqual([held.stopped for held in bulk[1:]], [False] * 19)
+        yield self.begun(22)
+        self.assertEqual(self.agent.transfers[21].request.envelope.id, 21)
+
+    @inlineCallbacks
+    def test_a_deferred_urgent_message_stops_nobody(self) -> Any:
+        """A27: urgent mail that waits for its retry is no reason to hold bulk."""
+        yield self.accept(envelope(1, at=self.wall))
+        yield self.begun(1)
+        yield self.accept(envelope(2, 1, "app", "u@urgent.net", at=self.wall))
+        yield self.begun(2)
+        self.assertTrue(self.agent.transfers[0].stopped)
+        held = {transfer.request.envelope.id: transfer for transfer in self.agent.transfers}
+        held[2].end(LATER, peer="", reason="connection_refused")
+        self.assertFalse(held[1].stopped)
+        yield self.accept(envelope(3, 1, "app", "v@urgent.net", at=self.wall))
+        self.clock.advance(0)
+        self.assertFalse(held[1].stopped)
+
+    @inlineCallbacks
+    def test_a_dead_destination_is_tried_by_one(self) -> Any:
+        """C3: a destination that nobody reached is left alone, then tried by one attempt; others are not disturbed."""
+        for number in range(1, 4):
+            yield self.accept(envelope(number, 3, "app", "b@dead.net", at=self.wall))
+        yield self.begun(3)
+        for transfer in self.agent.transfers:
+            transfer.end(LATER, peer="", reason="connection_refused")
+        yield self.accept(envelope(4, 3, "app", "b@dead.net", at=self.wall))
+        yield self.accept(envelope(5, 3, "app", "b@dead.net", at=self.wall))
+        yield self.accept(envelope(6, 3, "app", "b@live.net", at=self.wall))
+        yield self.begun(4)
+        self.assertEqual(self.agent.begun()[3:], [6])
+        self.clock.advance(60)
+        yield self.begun(5)
+        self.assertEqual(self.agent.begun()[3:], [6, 4])
+        self.agent.transfers[4].end(OK)
+        yield self.begun(6)
+        self.assertEqual(self.agent.begun()[3:], [6, 4, 5])
+
+    @inlineCallbacks
+    def test_a_restart_finds_everything(self) -> Any:
+        """C2: after a restart what waited is lined up in order, what was under way comes after its retry time, nothing is doubled."""
+        for number in range(1, 4):
+            yield self.accept(envelope(number, 3, "app", "a@x.net", "b@y.net", at=self.wall))
+        yield self.begun(6)
+        self.agent.transfers[0].end(OK)
+        yield self.until(lambda: self.rows("SELECT count(*) FROM recipients") == [(5,)])
+        yield self.database.stop()  # as after a kill: the scheduler of before is never heard of again
+        self.open()
+        count = yield self.queue.scheduler.load(self.queue.spool)
+        self.assertEqual(count, 3)
+        yield self.accept(envelope(self.queue.new_id(), at=self.wall))
+        yield self.begun(1)
+        self.wall += 60
+        self.clock.advance(1)
+        yield self.begun(6)
+        sent = [(t.request.envelope.id, r.address) for t in self.agent.transfers[1:] for r in t.request.recipients]
+        self.assertEqual(sorted(sent), [(1, "b@y.net"), (2, "a@x.net"), (2, "b@y.net"), (3, "a@x.net"), (3, "b@y.net")])
+
+    @inlineCallbacks
+    def test_stopping_lets_running_attempts_finish(self) -> Any:
+        """C11: stop waits for what runs, begins nothing, and gives up after the grace period; what was given up is due at once."""
+        for number in (1, 2):
+            yield self.accept(envelope(number, 3, "app", f"b@{number}.net", at=self.wall))
+        yield self.begun(2)
+        stopped: Deferred[None] = self.queue.scheduler.stop(30)
+        yield self.accept(envelope(3, at=self.wall))
+        self.agent.transfers[0].end(OK)
+        self.assertNoResult(stopped)
+        self.clock.advance(30)
+        yield stopped
+        yield self.until(lambda: self.rows("SELECT message_id, due FROM recipients") == [(2, self.wall), (3, self.wall)])
+        self.assertEqual(len(self.agent.transfers), 2)
+
+    @inlineCallbacks
+    def test_a_long_message_is_kept_in_chunks(self) -> Any:
+        """C2: content that arrives in chunks is read back the same, chunk by chunk, and its rows go with the message."""
+        content = bytes(range(256)) * 1024
+        intake = self.queue.spool.begin(9)
+        for start in range(0, len(content), 65536):
+            waiting = intake.write(content[start : start + 65536])
+            if waiting is not None:
+                yield waiting
+        self.assertEqual(self.rows("SELECT state FROM messages"), [(0,)])
+        accepted = Envelope(9, "a@example.com", (Recipient("b@example.net"),), "app", 3, len(content), self.wall)
+        yield intake.commit(accepted)
+        yield self.begun(1)
+        held: Held = self.agent.transfers[0]
+        pieces: list[bytes | None] = []
+        for index in range(held.request.content.chunks):
+            held.request.content.read(index, pieces.append)
+            yield self.until(lambda count=index + 1: len(pieces) == count)
+        self.assertEqual(b"".join(piece or b"" for piece in pieces), content)
+        held.end(OK)
+        yield self.until(lambda: self.rows("SELECT count(*) FROM chunks") == [(0,)])
+
+    @inlineCallbacks
+    def test_an_aborted_intake_leaves_nothing(self) -> Any:
+        """C2: a client that goes away in the middle of a long message leaves no row behind."""
+        intake = self.queue.spool.begin(9)
+        intake.write(b"x" * 65536)
+        yield intake.write(b"y" * 65536)
+        intake.abort()
+        yield self.until(lambda: self.rows("SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM chunks)") == [(0, 0)])
+
+    @inlineCallbacks
+    def test_what_was_being_received_is_purged(self) -> Any:
+        """C2: what a crash left half received is removed at start, what was accepted is not."""
+        yield self.accept(envelope(1, at=self.wall))
+        yield self.queue.spool.begin(9).write(b"x" * 65536) or deferLater(reactor, 0.05, lambda: None)
+        purged = yield self.queue.spool.purge()
+        self.assertEqual(purged, 1)
+        self.assertEqual(self.rows("SELECT id FROM messages"), [(1,)])
