@@ -1,0 +1,126 @@
+"""The mail log: one line per event, for people (text) or programs (JSON).
+
+Lines are gathered and written a few times a second, never one by one: a log is read by the eye, and a write per message is what makes
+it slow. A log file that was renamed (logrotate) is noticed and opened anew. A log that cannot be written is reported once
+to the process's own log and tried again; mail does not wait for it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from smtpplus.events import Event
+
+EVERY = 0.25  # seconds between writes
+_PLAIN = re.compile(r"[^\s\"=\\\x00-\x1f]+\Z").match
+_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
+class MailLog:
+    """Writes events to `path`, or to standard output if it is None. `format` is "text" or "json"."""
+
+    _log = Logger()
+
+    def __init__(self, path: Path | None, format: str, clock: IReactorTime) -> None:
+        self._path = path
+        self._line = _json if format == "json" else _text
+        self._clock = clock
+        self._lines: list[bytes] = []
+        self._waiting: IDelayedCall | None = None
+        self._file = -1
+        self._complained = False
+
+    def __call__(self, event: Event) -> None:
+        """Take one event."""
+        self._lines.append(self._line(event))
+        if self._waiting is None:
+            self._waiting = self._clock.callLater(EVERY, self.flush)
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        if self._waiting is not None and self._waiting.active():
+            self._waiting.cancel()
+        self._waiting = None
+        if not self._lines:
+            return
+        octets, self._lines = b"".join(self._lines), []
+        try:
+            self._write(octets)
+            self._complained = False
+        except OSError as fault:
+            if not self._complained:
+                self._complained = True
+                self._log.error("the mail log {path} cannot be written: {fault}", path=str(self._path), fault=str(fault))
+
+    def close(self) -> None:
+        """Write what was gathered and close the file."""
+        self.flush()
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _write(self, octets: bytes) -> None:
+        if self._path is None:
+            sys.stdout.buffer.write(octets)
+            sys.stdout.buffer.flush()
+            return
+        if self._file < 0 or not _same(self._path, self._file):
+            if self._file >= 0:
+                os.close(self._file)
+                self._file = -1
+            self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        view = memoryview(octets)
+        while view:
+            view = view[os.write(self._file, view) :]
+
+
+def _same(path: Path, file: int) -> bool:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return False
+    opened = os.fstat(file)
+    return (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino)
+
+
+def _json(event: Event) -> bytes:
+    return msgspec.json.encode(event) + b"\n"
+
+
+_FIELDS: dict[type[Event], tuple[str, list[str], Callable[[Any], Any]]] = {}
+
+
+def _text(event: Event) -> bytes:
+    """`2026-11-21T20:53:30.123Z delivered id=… recipient=… …`: the event's name and its fields; empty ones are left out."""
+    kind = type(event)
+    known = _FIELDS.get(kind)
+    if known is None:
+        names = [name for name in kind.__struct_fields__ if name != "at"]
+        known = _FIELDS[kind] = (_WORD.sub("-", kind.__name__).lower(), names, attrgetter(*names))
+    word, names, values = known
+    given = values(event) if len(names) > 1 else (values(event),)
+    parts = [f"{name}={_shown(value)}" for name, value in zip(names, given, strict=True) if value not in ("", None, ())]
+    return f"{_stamp(event.at)} {word} {' '.join(parts)}\n".encode("utf-8", "backslashreplace")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str):
+        return value if _PLAIN(value) else msgspec.json.encode(value.encode("utf-8", "replace").decode()).decode()
+    if isinstance(value, tuple):
+        return ",".join(_shown(each) for each in value)
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _stamp(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
