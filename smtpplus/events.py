@@ -76,6 +76,17 @@ class Refused(Event, frozen=True):
     reply: str
 
 
+class WouldRefuse(Event, frozen=True):
+    """A sender that is not authorized, let through by `unauthorized = "alert"`: what block mode would have answered (A19)."""
+
+    session: str
+    client: str
+    user: str
+    sender: str
+    reason: str
+    reply: str
+
+
 class Started(Event, frozen=True):
     id: str
     destination: str
@@ -147,12 +158,6 @@ class Dropped(Event, frozen=True):
     id: str
     recipient: str
     reason: str
-
-
-class Retired(Event, frozen=True):
-    """The last recipient is settled; the message is no longer in the queue."""
-
-    id: str
 
 
 class Fault(Event, frozen=True):
