@@ -169,8 +169,9 @@ class _Reading:
 
     def relations(self, configuration: Configuration) -> None:
         """Judge what options say about one another, in tables that have no fault of their own."""
+        faulty = frozenset(self.faulty)
         for path, sentence in _relations(configuration):
-            if path[: 2 if isinstance(path[1], int) else 1] not in self.faulty:
+            if path[: 2 if isinstance(path[1], int) else 1] not in faulty:
                 self.fault(path, sentence)
 
     def absolute(self, configuration: Configuration) -> Configuration:

@@ -56,7 +56,8 @@ class Places:
             names = tuple(_unquoted(part) for part in _PART.findall(key[0]))
             if brackets:
                 table = self._header(names, array=brackets == 2)
-                self._lines.setdefault(table, line)
+                for length in range(1, len(table) + 1):
+                    self._lines.setdefault(table[:length], line)
                 at = self._text.find("\n", key.end())
                 if at < 0:
                     return
