@@ -127,7 +127,7 @@ def _address(piece: str) -> Sender:
     except AddressError as error:
         if "@" not in piece:
             raise FieldError(f'"{shown}" is no address; a whole domain is given with --domains') from None
-        if re.search(r'[,\s]\s*[^\s"]+@', piece):
+        if piece.count("@") > 1 and re.search(r"[,\s]", piece):
             raise FieldError(f'"{shown}" looks like several addresses; separate them with ";"') from None
         if "<" in piece:
             raise FieldError(f'"{shown}" has a name beside the address; write only the address between < and >') from None

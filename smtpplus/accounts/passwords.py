@@ -34,5 +34,5 @@ def verify(hashed: str, password: str | bytes) -> bool:
     """Whether `password` is the one; False too for a damaged hash. Takes about 30 ms: not on the reactor's thread."""
     try:
         return _HASHER.verify(hashed, password)
-    except (VerificationError, InvalidHashError):
+    except (VerificationError, InvalidHashError, UnicodeError):
         return False
