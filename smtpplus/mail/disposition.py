@@ -42,7 +42,10 @@ class Transfer(Protocol):
     """An attempt under way, as the scheduler sees it. Stopping never cuts: the session stays open, its data stops flowing."""
 
     def stop(self) -> bool:
-        """Stop writing message data until `go`. False (and no effect) if the final dot is sent or the attempt is over; else True."""
+        """Stop writing message data until `go`. True, also if stopped already.
+
+        False, and no effect, if the final dot is sent or the attempt is over.
+        """
 
     def go(self) -> None:
         """Go on writing. Without effect unless stopped."""

@@ -88,4 +88,6 @@ def parse_queue_id(text: str) -> int:
         if digit < 0:
             raise ValueError(f"{text!r} is not a queue ID: {character!r} does not occur in one")
         number = number << 5 | digit
+    if number >= 1 << 63:
+        raise ValueError(f"{text!r} is not a queue ID: it begins beyond 7")
     return number

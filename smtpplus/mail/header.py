@@ -113,6 +113,7 @@ def find_header_end(data: bytes | bytearray, start: int = 0) -> int:
 
 # Tolerant: blanks inside the text, as people write them by hand; a language tag (RFC 2231 §5)
 _ENCODED_WORD = re.compile(r"=\?([\w.:+-]+)(?:\*[\w-]*)?\?([bBqQ])\?(.*?)\?=", re.DOTALL | re.ASCII)
+_SURROGATES = re.compile("[\ud800-\udfff]+")
 _Q_OCTET = re.compile(rb"=([0-9A-Fa-f]{2})")
 _Q_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")  # RFC 2047 §5 (3): safe in a phrase too
 _WORD_TEXT = 39  # octets in one encoded word: 52 characters of base64, so that "Subject: =?utf-8?B?…?=" is within 76, RFC 2047 §2
@@ -142,7 +143,7 @@ def decoded(value: str) -> str:
 
     Never raises: an encoded word of an unknown charset or with broken base64 stays as it is written.
     """
-    return printable(_decode_words(value))
+    return _SURROGATES.sub("\ufffd", printable(_decode_words(value)))
 
 
 def _decode_words(value: str) -> str:
@@ -197,11 +198,19 @@ def _guessed(octets: bytes) -> str:
 
 def _readable(text: str) -> str:
     """Text without surrogate escapes."""
-    return text if text.isascii() else _guessed(text.encode("utf-8", "surrogateescape"))
+    if text.isascii():
+        return text
+    try:
+        return _guessed(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:  # surrogates that stand for no octet
+        return text
 
 
 def _word_octets(encoding: str, text: str) -> bytes | None:
-    raw = text.encode("utf-8", "surrogateescape")
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return None
     if encoding in "qQ":
         return _Q_OCTET.sub(lambda found: bytes((int(found[1], 16),)), raw.replace(b"_", b" "))
     try:
