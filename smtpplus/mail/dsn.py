@@ -155,11 +155,13 @@ def _text_part(text: str) -> bytes:
     lead = b"Content-Description: Notification\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: "
     if text.isascii():
         return lead + b"7bit\r\n\r\n" + body.replace(b"\n", b"\r\n")
-    return lead + b"quoted-printable\r\n\r\n" + _quoted_printable(body)
+    return lead + b"quoted-printable\r\n\r\n" + _quoted_printable(body.replace(b"\n", b"\r\n"))
 
 
 def _quoted_printable(text: bytes) -> bytes:
-    return binascii.b2a_qp(text.replace(b"\r\n", b"\n")).replace(b"\n", b"\r\n")
+    """RFC 2045 §6.7: CRLF stays a line end, a bare CR or LF is encoded as any other octet."""
+    lines = (binascii.b2a_qp(line, istext=False) for line in text.split(b"\r\n"))  # its own line ends are soft ones
+    return b"\r\n".join(line.replace(b"\n", b"\r\n") for line in lines)
 
 
 def _field(name: str, value: str) -> str:
