@@ -66,6 +66,12 @@ def parse_rcpt(argument: bytes, *, smtputf8: bool) -> Recipient:
     return Recipient(address, **_parameters("RCPT", rest, _RCPT_PARAMETERS))
 
 
+def no_argument(command: str, argument: bytes) -> None:
+    """Refusal if there is an argument behind a command that takes none."""
+    if argument.strip(b" \t"):
+        raise reasons.BAD_ARGUMENT.refusal(command=command, cause="it takes none")
+
+
 def _path(argument: bytes, keyword: bytes, *, null: bool) -> tuple[str, str]:
     """The address behind `keyword`, as given, and what follows its bracket, stripped. `null`: it is a reverse-path."""
     if argument[: len(keyword)].upper() != keyword:

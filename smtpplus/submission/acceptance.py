@@ -1,0 +1,184 @@
+"""The moment of responsibility: the header is completed, envelope and content are committed, and only then the client hears 250.
+
+Invariant: `commit` fires after the message is durable, and what is not committed leaves nothing behind. The order is: authorization,
+header, commit, event, reply. Failure: a Refusal for what the client did; STORAGE_FAULT, with its cause in the log, when the spool cannot
+take the message.
+"""
+
+from __future__ import annotations
+
+import functools
+from email.utils import formatdate
+from typing import Callable, Protocol
+
+import msgspec
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from smtpplus.config import Configuration
+from smtpplus.events import Accepted, Events
+from smtpplus.mail import priority, reasons
+from smtpplus.mail.envelope import Envelope, queue_id
+from smtpplus.mail.header import Header
+from smtpplus.mail.reply import printable
+
+HOPS = 50  # Received fields; more mean a loop. Fewer than the 100 of RFC 5321 §6.3: what is submitted has no way behind it yet
+_REMOVED = frozenset(("return-path", "bcc", "resent-bcc"))  # RFC 5321 §4.4, RFC 6409 §8 and RFC 5322 §3.6.3
+_REMOVED_FOR_DISPLAY = _REMOVED | priority.PRIORITY_FIELDS
+
+
+class Intake(Protocol):
+    """A large message on its way into the spool: chunks in order, the first with the whole header, then one commit or abort."""
+
+    def write(self, chunk: bytes) -> Deferred[None] | None:
+        """Take at most CHUNK octets. A Deferred asks to send no more before it fires; its failure means the message is lost."""
+
+    def commit(self, envelope: Envelope) -> Deferred[None]:
+        """Fires when all chunks and the envelope are durable."""
+
+    def abort(self) -> None:
+        """Forget what was written. Never raises, also after a failure."""
+
+
+class Spool(Protocol):
+    """Where accepted messages go."""
+
+    def accept(self, envelope: Envelope, content: bytes) -> Deferred[None]:
+        """Take a whole small message; fires when it is durable."""
+
+    def begin(self, envelope_id: int) -> Intake:
+        """Begin a message that is too large to be held in memory."""
+
+
+class Authority(Protocol):
+    """What acceptance asks about the one who submits: see checker.ISubmissionDelivery."""
+
+    name: str  # of the user, "" if unknown
+    level: int  # the user's priority
+
+    def validateHeader(self, sender: str, header: Header) -> None:
+        """Refusal unless the user may send what `header` says it is from."""
+
+
+class Completed(msgspec.Struct, frozen=True):
+    """A header ready to be stored, and what was read from it."""
+
+    octets: bytes
+    level: int
+    message_id: str
+    subject: str
+
+
+class Acceptance:
+    """Takes responsibility for messages. One for the daemon."""
+
+    __slots__ = ("_clock", "_display", "_events", "_hostname", "_spool", "new_id")
+    _log = Logger()
+
+    def __init__(
+        self, *, configuration: Configuration, events: Events, spool: Spool, new_id: Callable[[], int], clock: IReactorTime
+    ) -> None:
+        self._hostname = configuration.hostname
+        self._display = configuration.priority.display
+        self._events = events
+        self._spool = spool
+        self._clock = clock
+        self.new_id = new_id
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self._clock.seconds()
+
+    def complete(self, octets: bytes, *, number: int, trace: bytes, sender: str, authority: Authority) -> Completed:
+        """The header `octets` authorized and completed (RFC 6409 §8): `trace` goes on top, what is missing to the end. Refusal."""
+        header = Header.parse(octets)
+        if len(header.values("received")) > HOPS:
+            raise reasons.LOOP.refusal(limit=str(HOPS))
+        authority.validateHeader(sender, header)
+        level = priority.effective(authority.level, _level(header))
+        added = bytearray()
+        if not header.has("date"):
+            added += b"Date: %s\r\n" % mail_date(int(self._clock.seconds())).encode("ascii")
+        if header.has("message-id"):
+            message_id = printable(header.values("message-id")[0])
+        else:
+            message_id = f"<{queue_id(number)}@{self._hostname}>"
+            added += b"Message-ID: %s\r\n" % message_id.encode("ascii")
+        if self._display and level != priority.NORMAL:
+            added += _display(level)
+        removed = _REMOVED_FOR_DISPLAY if self._display else _REMOVED
+        whole = header.compose(remove=removed, prepend=trace, append=bytes(added))
+        return Completed(whole, level, message_id, _subject(header))
+
+    def begin(self, number: int) -> Intake:
+        """The intake of a message that outgrew memory."""
+        return self._spool.begin(number)
+
+    def commit(self, envelope: Envelope, content: bytes | Intake, header: Completed, session: str, client: str) -> Deferred[None]:
+        """Make the message durable, then state Accepted. Fails with Refusal (STORAGE_FAULT) only; nothing is kept then."""
+        durable = _attempt(self._spool.accept, envelope, content) if isinstance(content, bytes) else _attempt(content.commit, envelope)
+        # one step for both: what fails in the callback is no fault of the storage
+        return durable.addCallbacks(self._accepted, self.storage_fault, callbackArgs=(envelope, header, session, client))
+
+    def storage_fault(self, failure: Failure) -> Failure:
+        """Report a failure of the spool; what the client gets instead."""
+        self._log.failure("a message could not be stored", failure=failure)
+        return Failure(reasons.STORAGE_FAULT.refusal())
+
+    def _accepted(self, _: object, envelope: Envelope, header: Completed, session: str, client: str) -> None:
+        self._events.state(
+            Accepted(
+                self._clock.seconds(),
+                queue_id(envelope.id),
+                session,
+                client,
+                envelope.user,
+                envelope.sender,
+                tuple(recipient.address for recipient in envelope.recipients),
+                envelope.level,
+                envelope.size,
+                header.message_id,
+                header.subject,
+            )
+        )
+
+
+@functools.lru_cache(maxsize=2)
+def mail_date(second: int) -> str:
+    """A time, in seconds since the epoch, as mail writes it (RFC 5322 §3.3); most messages come in a second that had others."""
+    return formatdate(second)
+
+
+def received_field(*, hello: str, address: str, hostname: str, protocol: str, number: int, now: float) -> bytes:
+    """The trace field of RFC 5321 §4.4, its last CRLF missing. `protocol`: see RFC 3848. No user and no recipient is in it."""
+    literal = f"IPv6:{address}" if ":" in address else address
+    text = f"Received: from {hello} ([{literal}])\r\n\tby {hostname} with {protocol} id {queue_id(number)};\r\n\t{mail_date(int(now))}"
+    return text.encode("ascii", "backslashreplace")
+
+
+def _attempt(call: Callable[..., Deferred[None]], *arguments: object) -> Deferred[None]:
+    """`call(*arguments)`; what it raises becomes the failure of the Deferred, as if it had come later."""
+    try:
+        return call(*arguments)
+    except Exception:
+        return fail(Failure())
+
+
+def _level(header: Header) -> int | None:
+    """What the header says of the message's priority."""
+    said = {name: header.values(name) for name in priority.PRIORITY_FIELDS if header.has(name)}
+    return priority.message_level(said) if said else None
+
+
+@functools.cache
+def _display(level: int) -> bytes:
+    """The fields that show `level` to the recipient (A28)."""
+    return b"".join(f"{name}: {value}\r\n".encode("ascii") for name, value in priority.display_fields(level))
+
+
+def _subject(header: Header) -> str:
+    """The subject as people read it, printable."""
+    subject = header.values("subject")
+    return printable(subject[0]) if subject else ""

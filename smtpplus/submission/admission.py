@@ -1,0 +1,255 @@
+"""A connection until its client is known: limits, greeting, EHLO, TLS, login; and how anything is refused.
+
+Invariant: what was known of a client before TLS is forgotten with it, and AUTH is there only where `auth_without_tls` lets it be. The
+words for a failed login are the same whatever failed; the true reason is in the event. Failure: Refusal, which `refuse` answers,
+states and counts; anything unexpected is logged with its traceback and answered 451 4.3.0.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Callable
+
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.mail import smtp
+from twisted.mail.interfaces import IMessageDelivery
+from twisted.python.failure import Failure
+
+from smtpplus.events import Authenticated, AuthenticationFailed, Connected, Disconnected, Refused
+from smtpplus.mail import reasons
+from smtpplus.mail.envelope import queue_id
+from smtpplus.mail.reasons import Refusal
+from smtpplus.mail.reply import Reply, printable
+from smtpplus.submission import sasl
+from smtpplus.submission.channel import Channel
+from smtpplus.submission.checker import Hello, Path, TrustedClient, adapted
+from smtpplus.submission.command import no_argument, parse_hello
+
+if TYPE_CHECKING:
+    from smtpplus.submission.listener import SubmissionFactory
+
+# The state of a session
+SECURE = 1  # TLS is on, or not asked for
+HELLO = 2  # EHLO or HELO was said
+SENDER = 4  # may submit: logged in, or from a trusted network
+LOGGED_IN = 8
+MAIL = 16  # in a transaction
+RCPT = 32  # it has a recipient
+
+LINGER = 30.0  # seconds a client has to take our last words
+NOBODY = Path("")  # the sender while there is no transaction
+_LOGIN_DONE = b"235 2.7.0 Authentication successful\r\n"
+_BEGIN_TLS = b"220 2.0.0 Begin TLS now\r\n"
+_COUNTED = frozenset((500, 501, 502, 503, 504, 555))  # replies that are the client's mistakes, up to `bad_commands`
+
+
+class Admission(Channel):
+    """One client's connection. `name` is the session's name in events, `client` "address:port"."""
+
+    factory: SubmissionFactory
+    portal: Any
+    _helo: Hello
+    _log = Logger()
+
+    def __init__(self, factory: SubmissionFactory, address: str, port: int) -> None:
+        super().__init__()
+        self.factory = factory
+        self.portal = factory.portal
+        self.address = address
+        self.client = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        self.name = queue_id(factory.acceptance.new_id()).lower()
+        self.messages = 0
+        self.draining = False
+        self.delivery: Any = None  # an ISubmissionDelivery
+        self._state = factory.first_state(address)
+        self._helo = (b"", address.encode("ascii"))
+        self._extended = False
+        self._exchange: sasl.Exchange | None = None
+        self._origin = NOBODY
+        self._mistakes = 0
+        self._failed_logins = 0
+        self._onLogout: Callable[[], object] | None = None
+
+    def abandon(self) -> None:
+        """Forget the transaction, if there is one."""
+        raise NotImplementedError
+
+    # connection
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self._tell(Connected, self.name, self.client, self.transport.getHost().port)
+        refusal = self.factory.admit(self)
+        if self.factory.implicit_tls and self.factory.tls is not None:
+            self.secure(self.factory.tls)
+            self._state |= SECURE
+        if refusal is not None:
+            self.bye(refusal)
+        else:
+            self.reply(self.factory.greeting_reply)
+            self._flush()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost = self.closing = True
+        self.abandon()
+        self.factory.leave(self)
+        if self._onLogout is not None:
+            self._onLogout()
+        self._tell(Disconnected, self.name, self.client, self.messages, printable(reason.getErrorMessage()))
+
+    def tick(self) -> float:
+        return self.factory.now
+
+    def expire(self, now: float, idle: float) -> None:
+        """Part from a client that did nothing for `idle` seconds. What waits for us is not idle."""
+        if self.closing:
+            if now - self.seen > LINGER:
+                self.transport.abortConnection()
+        elif now - self.seen > idle and not self.waiting:
+            self.bye(reasons.IDLE.refusal(limit=f"{idle:.0f}"))
+
+    def drain(self) -> None:
+        """The server stops: part now, or when the transaction under way is over."""
+        self.draining = True
+        if not self.busy:
+            self.bye(reasons.SHUTTING_DOWN.refusal())
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is under way that deserves to be finished."""
+        return not self.closing and (self._state & MAIL != 0 or self.waiting)
+
+    def bye(self, refusal: Refusal) -> None:
+        """Refuse, and close."""
+        if not self.closing:
+            self.refuse(refusal)
+            self.close()
+
+    # refusals
+
+    def fault(self, failure: Failure) -> None:
+        value = failure.value
+        if isinstance(value, smtp.SMTPServerError):  # how another IMessageDelivery refuses
+            reason = reasons.BAD_RECIPIENT if isinstance(value, smtp.SMTPBadRcpt) else reasons.ADDRESS_NOT_AUTHORIZED
+            text = value.resp.decode("utf-8", "replace") if isinstance(value.resp, bytes) else value.resp
+            value = Refusal(Reply(value.code, "", text), reason.code)
+        if not isinstance(value, Refusal):
+            self._log.failure("fault in session {session}", failure=failure, session=self.name)
+            value = reasons.LOCAL_FAULT.refusal()
+        self.refuse(value)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer with a refusal, state it, count it."""
+        reply = refusal.reply
+        self.reply(reply.wire())
+        user = self.delivery.name if self.delivery is not None else ""
+        self._tell(Refused, self.name, self.client, user, self._origin.address, "", refusal.reason, str(reply))
+        if reply.code in _COUNTED:
+            self._mistakes += 1
+            if self._mistakes >= self.factory.limits.bad_commands:
+                self.bye(reasons.TOO_MANY_ERRORS.refusal())
+
+    # commands outside transactions
+
+    def do_HELO(self, rest: bytes) -> None:
+        self._greet(rest, extended=False)
+        self.reply(self.factory.helo_reply)
+
+    def do_EHLO(self, rest: bytes) -> None:
+        self._greet(rest, extended=True)
+        self.reply(self.factory.ehlo_reply(self))
+
+    def _greet(self, rest: bytes, *, extended: bool) -> None:
+        self._helo = (parse_hello(rest).encode("ascii"), self._helo[1])
+        self._extended = extended
+        self.abandon()
+        self._state |= HELLO
+
+    def ext_STARTTLS(self, rest: bytes) -> None:
+        tls = self.factory.tls
+        if tls is None or self.startedTLS:
+            raise reasons.BAD_SEQUENCE.refusal(
+                command="STARTTLS", cause="encryption is on already" if self.startedTLS else "it is not offered"
+            )
+        no_argument("STARTTLS", rest)
+        self.reply(_BEGIN_TLS)
+        self.secure(tls)
+        self.abandon()  # what was known from the client is forgotten, RFC 3207 §4.2
+        self._logout()
+        self._state = self.factory.first_state(self.address) | SECURE
+        self._helo = (b"", self._helo[1])
+        self._extended = False
+
+    def ext_AUTH(self, rest: bytes) -> None:
+        if not self.may_log_in:
+            raise reasons.ENCRYPTION_FOR_AUTH.refusal()
+        exchange, response = sasl.begin(rest)
+        self._respond(exchange, response)
+
+    @property
+    def may_log_in(self) -> bool:
+        """Whether AUTH is offered to this client now."""
+        return self.startedTLS or self.factory.allows_clear_login(self.address)
+
+    def _respond(self, exchange: sasl.Exchange, response: bytes | None) -> None:
+        """One step of an AUTH exchange."""
+        answer = exchange.step(response)
+        if isinstance(answer, bytes):
+            self._exchange = exchange
+            self.reply(sasl.encode(answer))
+            return
+        login = self.portal.login(answer, self, IMessageDelivery)
+        self.wait(login.addCallbacks(self._logged_in, self._login_failed, callbackArgs=(answer,), errbackArgs=(answer,)))
+
+    def _logged_in(self, avatar: tuple[Any, Any, Callable[[], object]], login: sasl.Login) -> None:
+        self._admit(avatar)
+        self._state |= LOGGED_IN
+        self.reply(_LOGIN_DONE)
+        user = self.delivery.name or printable(login.username.decode("utf-8", "replace"))
+        self._tell(Authenticated, self.name, self.client, user, login.mechanism, self._tls_in_use())
+
+    def _login_failed(self, failure: Failure, login: sasl.Login) -> Failure | None:
+        if not failure.check(UnauthorizedLogin):
+            return failure
+        reason = getattr(failure.value, "reason", reasons.LOGIN_FAILED.code)
+        user = printable(login.username[:320].decode("utf-8", "replace"))
+        port = self.transport.getHost().port if not self.lost else 0
+        self._tell(AuthenticationFailed, self.name, self.client, port, user, login.mechanism, reason)
+        self.reply(reasons.LOGIN_FAILED.reply().wire())
+        self._failed_logins += 1
+        if self._failed_logins >= self.factory.limits.auth_failures_per_connection and not self.lost:
+            self.bye(reasons.TOO_MANY_FAILED_LOGINS.refusal())
+        return None
+
+    def _admit(self, avatar: tuple[Any, Any, Callable[[], object]]) -> None:
+        """The portal let somebody in."""
+        self._logout()
+        _, delivery, self._onLogout = avatar
+        self.delivery = adapted(delivery)
+        self._state |= SENDER
+
+    def trust(self) -> Deferred[None]:
+        """Let a client from a trusted network in as `trusted_as`."""
+        login: Deferred[Any] = self.portal.login(TrustedClient(self.factory.trusted_as), self, IMessageDelivery)
+        return login.addCallbacks(self._admit, self._not_trusted)
+
+    def _not_trusted(self, failure: Failure) -> Failure:
+        return Failure(reasons.AUTH_REQUIRED.refusal()) if failure.check(UnauthorizedLogin) else failure
+
+    def _logout(self) -> None:
+        if self._onLogout is not None:
+            self._onLogout()
+        self._onLogout = self.delivery = None
+
+    # facts
+
+    def _tls_in_use(self) -> str:
+        if not self.startedTLS or self.lost:
+            return ""
+        connection = self.transport.getHandle()
+        return f"{connection.get_protocol_version_name()} {connection.get_cipher_name()}"
+
+    def _tell(self, event: Callable[..., Any], *facts: object) -> None:
+        self.factory.events.state(event(self.factory.clock.seconds(), *facts))

@@ -1,0 +1,271 @@
+"""Login by twisted.cred: the checker asks the accounts, the realm gives an avatar, and the avatar says who may send as whom.
+
+The avatar is an IMessageDelivery, so that another checker or another delivery can be put in its place; what the session asks beyond
+that interface stands in ISubmissionDelivery, and a delivery without it is taken as it is (`adapted`). Content is not the delivery's
+business: the session gives it to the spool once, however many recipients there are. Failure: UnauthorizedLogin at login, whose
+`reason` is true and never sent; Refusal afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Protocol
+
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.portal import IRealm, Portal
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.mail import smtp
+from twisted.mail.interfaces import IMessageDelivery
+from twisted.python.failure import Failure
+from zope.interface import Attribute, Interface, implementer
+
+from smtpplus.accounts.authorization import Verdict, authorize, authorize_message
+from smtpplus.accounts.directory import Directory, LoginFailed
+from smtpplus.accounts.user import User
+from smtpplus.config import Configuration
+from smtpplus.events import Events, WouldRefuse
+from smtpplus.mail import priority, reasons
+from smtpplus.mail.header import Header
+from smtpplus.mail.reasons import Refusal
+from smtpplus.submission.acceptance import received_field
+
+Hello = tuple[bytes, bytes]  # the name the client gave, and its IP address, as Twisted has them
+
+
+class Path(smtp.Address):
+    """An address that is parsed already, as IMessageDelivery wants it. `number` is the envelope id of a reverse-path's message."""
+
+    def __init__(self, address: str) -> None:
+        local, _, domain = address.rpartition("@")
+        self.address = address
+        self.addrstr = address.encode("utf-8")
+        self.local = local.encode("utf-8")
+        self.domain = domain.encode("utf-8")
+        self.number = 0
+
+
+class Forward(smtp.User):
+    """A recipient as IMessageDelivery wants it."""
+
+    def __init__(self, address: str, helo: Hello, protocol: object, orig: Path) -> None:
+        self.dest = Path(address)
+        self.helo = helo
+        self.protocol = protocol
+        self.orig = orig
+
+
+class Mind(Protocol):
+    """What an avatar knows of its session."""
+
+    name: str
+    client: str
+
+    @property
+    def protocol_name(self) -> str:
+        """How the message comes in, by RFC 3848: "ESMTPSA"."""
+
+
+class ISubmissionDelivery(IMessageDelivery):
+    """An IMessageDelivery that also knows the user and reads headers."""
+
+    name: str = Attribute("name of the user")
+    level: int = Attribute("the user's priority, 1 highest .. 5")
+
+    def validateHeader(sender: str, header: Header) -> None:
+        """Raise Refusal unless the user may send what `header` says it is from. `sender` is the envelope's."""
+
+
+class ITrustedClient(Interface):
+    """Credentials of a client whose network is trusted: it acts for `username` without a password."""
+
+    username: bytes = Attribute("name of the user")
+
+
+@implementer(ITrustedClient)
+class TrustedClient:
+    """See ITrustedClient."""
+
+    __slots__ = ("username",)
+
+    def __init__(self, username: str) -> None:
+        self.username = username.encode("utf-8")
+
+
+class LoginRefused(UnauthorizedLogin):
+    """`reason` is a code of mail.reasons, for log and alerts; the client gets LOGIN_FAILED whatever it is."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@implementer(ICredentialsChecker)
+class DirectoryChecker:
+    """Users and passwords of the accounts."""
+
+    credentialInterfaces = (IUsernamePassword, ITrustedClient)
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+
+    def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
+        """The user's name, as avatar ID; fails with LoginRefused."""
+        name = credentials.username.decode("utf-8", "replace")
+        if ITrustedClient.providedBy(credentials):
+            return self._directory.find(name).addCallback(_present).addCallback(_avatar_id)
+        return self._directory.login(name, credentials.password).addCallbacks(_avatar_id, _refused)
+
+
+def _avatar_id(user: User) -> bytes:
+    return user.name.encode("utf-8")
+
+
+def _present(user: User | None) -> User:
+    if user is None:
+        raise LoginRefused(reasons.UNKNOWN_USER.code)
+    if not user.active:
+        raise LoginRefused(reasons.INACTIVE_USER.code)
+    return user
+
+
+def _refused(failure: Failure) -> bytes:
+    fault = failure.value
+    if isinstance(fault, LoginFailed):
+        raise LoginRefused(fault.reason) from None
+    failure.raiseException()
+
+
+@implementer(ISubmissionDelivery)
+class SubmissionDelivery:
+    """What one user may do in one session."""
+
+    __slots__ = ("_configuration", "_directory", "_events", "_mind", "_now", "_reported", "_user")
+
+    def __init__(
+        self, user: User, mind: Mind | None, *, directory: Directory, configuration: Configuration, events: Events, now: Callable[[], float]
+    ) -> None:
+        self._user = user
+        self._mind = mind
+        self._directory = directory
+        self._configuration = configuration
+        self._events = events
+        self._now = now
+        self._reported = False
+
+    @property
+    def name(self) -> str:
+        return self._user.name
+
+    @property
+    def level(self) -> int:
+        return self._user.priority
+
+    def validateFrom(self, helo: Hello, origin: smtp.Address) -> smtp.Address:
+        """`origin` if the user may use it as envelope sender; else Refusal. The user is looked at anew for each message (A7)."""
+        user = self._directory.current(self._user)
+        if user is None or not user.active:
+            reason = reasons.UNKNOWN_USER if user is None else reasons.INACTIVE_USER
+            raise Refusal(reasons.AUTH_REQUIRED.reply(), reason.code)
+        self._user = user
+        self._reported = False
+        address = origin.addrstr.decode("utf-8", "replace")
+        self._judge(authorize(user, address, require_verified=self._configuration.senders.require_verified), address)
+        return origin
+
+    def validateTo(self, user: smtp.User) -> Callable[[], Any]:
+        """Every recipient is served. What is returned is never called: the session gives the content to the spool, once."""
+        return _spooled
+
+    def receivedHeader(self, helo: Hello, origin: smtp.Address, recipients: list[smtp.User]) -> bytes:
+        """The Received field, RFC 5321 §4.4."""
+        return received_field(
+            hello=helo[0].decode("ascii", "backslashreplace"),
+            address=helo[1].decode("ascii", "backslashreplace"),
+            hostname=self._configuration.hostname,
+            protocol=self._mind.protocol_name if self._mind else "ESMTPA",
+            number=getattr(origin, "number", 0),
+            now=self._now(),
+        )
+
+    def validateHeader(self, sender: str, header: Header) -> None:
+        """Refusal unless every address of From and Sender is the user's to use (A13, A17)."""
+        if self._reported:
+            return  # one message, one alert (A19)
+        verdict = authorize_message(
+            self._user,
+            sender,
+            header.values("from"),
+            header.values("sender"),
+            require_verified=self._configuration.senders.require_verified,
+        )
+        self._judge(verdict, sender)
+
+    def _judge(self, verdict: Verdict, sender: str) -> None:
+        """Block, or in alert mode say what block mode would have done (A19, A20)."""
+        if verdict.allowed:
+            return
+        refusal = verdict.refusal or reasons.ADDRESS_NOT_AUTHORIZED.refusal()
+        if self._configuration.senders.unauthorized == "block":
+            raise refusal
+        self._reported = True
+        session, client = (self._mind.name, self._mind.client) if self._mind else ("", "")
+        self._events.state(WouldRefuse(self._now(), session, client, self._user.name, sender, refusal.reason, str(refusal.reply)))
+
+
+def _spooled() -> Any:
+    raise smtp.SMTPServerError(451, "content goes to the spool, not to a message object")
+
+
+@implementer(ISubmissionDelivery)
+class PlainDelivery:
+    """A delivery that is no more than IMessageDelivery: its user is unknown, and headers are not checked."""
+
+    name = ""
+    level = priority.NORMAL
+
+    def __init__(self, delivery: Any) -> None:
+        self.validateFrom = delivery.validateFrom
+        self.validateTo = delivery.validateTo
+        self.receivedHeader = delivery.receivedHeader
+
+    def validateHeader(self, sender: str, header: Header) -> None:
+        return
+
+
+def adapted(delivery: Any) -> Any:
+    """`delivery`, an IMessageDelivery, as an ISubmissionDelivery."""
+    return delivery if ISubmissionDelivery.providedBy(delivery) else PlainDelivery(delivery)
+
+
+@implementer(IRealm)
+class SubmissionRealm:
+    """Gives each session that logs in its SubmissionDelivery."""
+
+    def __init__(self, directory: Directory, configuration: Configuration, events: Events, clock: IReactorTime) -> None:
+        self._directory = directory
+        self._configuration = configuration
+        self._events = events
+        self._clock = clock
+
+    def requestAvatar(self, avatarId: bytes | tuple[()], mind: Any, *interfaces: Any) -> Deferred[tuple[Any, Any, Callable[[], None]]]:
+        """`avatarId` is the name of a user, `mind` the session. Fails with LoginRefused if the user is gone or not active."""
+        if IMessageDelivery not in interfaces or not isinstance(avatarId, bytes):
+            raise NotImplementedError("only users, and only with IMessageDelivery, are to be had here")
+        return self._directory.find(avatarId.decode("utf-8", "replace")).addCallback(_present).addCallback(self._avatar, mind)
+
+    def _avatar(self, user: User, mind: Any) -> tuple[Any, Any, Callable[[], None]]:
+        avatar = SubmissionDelivery(
+            user, mind, directory=self._directory, configuration=self._configuration, events=self._events, now=self._clock.seconds
+        )
+        return IMessageDelivery, avatar, _logout
+
+
+def _logout() -> None:
+    """Nothing is held for a session."""
+
+
+def make_portal(directory: Directory, configuration: Configuration, events: Events, clock: IReactorTime) -> Portal:
+    """The portal of the accounts."""
+    return Portal(SubmissionRealm(directory, configuration, events, clock), [DirectoryChecker(directory)])

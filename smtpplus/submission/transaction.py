@@ -1,0 +1,211 @@
+"""One mail transaction, from MAIL to the end of data: the envelope, and the content on its way to the spool.
+
+The octets flow through the transparency procedure into a header, which is completed as soon as it is whole, and a body that is never
+looked at again. What is small stays in memory and is stored in one piece; past SPILL it goes to the spool in chunks as it arrives, so that
+memory does not grow with the message. Data is always read to its end before it is refused: a fault is kept and what follows is
+counted and dropped (RFC 5321 §4.5.3.1.10). A transaction that is aborted leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from smtpplus.mail import reasons
+from smtpplus.mail.envelope import CHUNK, Envelope, Recipient
+from smtpplus.mail.header import HEADER_LIMIT, find_header_end
+from smtpplus.mail.reasons import Refusal
+from smtpplus.mail.transparency import Unstuffer
+from smtpplus.submission.acceptance import Acceptance, Authority, Completed, Intake
+from smtpplus.submission.command import MailParameters
+
+SPILL = 4 * CHUNK  # octets of a message that are held in memory
+
+
+class Transaction:
+    """What one client agrees with us about one message. `session` and `client` are for the event."""
+
+    __slots__ = (
+        "_acceptance",
+        "_client",
+        "_completed",
+        "_eight_bit",
+        "_growth",
+        "_held",
+        "_intake",
+        "_limit",
+        "_pieces",
+        "_refusal",
+        "_session",
+        "_size",
+        "_trace",
+        "_unstuffer",
+        "authority",
+        "number",
+        "parameters",
+        "recipients",
+        "sender",
+    )
+    _log = Logger()
+
+    def __init__(
+        self,
+        acceptance: Acceptance,
+        authority: Authority,
+        *,
+        sender: str,
+        parameters: MailParameters,
+        limit: int,  # octets of content
+        session: str,
+        client: str,
+    ) -> None:
+        self._acceptance = acceptance
+        self.authority = authority
+        self.number = acceptance.new_id()
+        self.sender = sender
+        self.parameters = parameters
+        self.recipients: dict[str, Recipient] = {}  # by address: one named twice gets one copy
+        self._limit = limit
+        self._session = session
+        self._client = client
+        self._unstuffer: Unstuffer | None = None
+        self._trace: Callable[[], bytes] = bytes
+        self._completed: Completed | None = None
+        self._refusal: Refusal | None = None
+        self._intake: Intake | None = None
+        self._pieces: list[bytes] = []  # content not yet given to the spool
+        self._held = 0  # octets in them
+        self._size = 0  # octets of content as the client sent it: what the limit is about, RFC 1870 §5
+        self._growth = 0  # octets by which completing the header made it larger
+        self._eight_bit = False
+
+    def begin_data(self, trace: Callable[[], bytes]) -> None:
+        """Data follows. `trace` makes the Received field once the message is known to be whole enough to need one."""
+        self._unstuffer = Unstuffer()
+        self._trace = trace
+
+    def feed(self, data: bytes) -> Deferred[Any] | None:
+        """Take octets as received. A Deferred asks to be fed no more before it fires; it never fails."""
+        unstuffer = self._unstuffer
+        assert unstuffer is not None, "feed before begin_data"
+        clear = unstuffer.feed(data)
+        try:
+            return self._take(clear, unstuffer)
+        except Refusal as refusal:
+            self._drop(refusal)
+        except Exception:
+            self._log.failure("fault in a message's data")
+            self._drop(reasons.LOCAL_FAULT.refusal())
+        return None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the end of data was seen."""
+        return self._unstuffer is not None and self._unstuffer.finished
+
+    @property
+    def rest(self) -> bytes:
+        """What the client sent behind the end of data."""
+        return self._unstuffer.rest if self._unstuffer is not None else b""
+
+    def end(self) -> Deferred[None]:
+        """After `finished`: make the message durable. Raises the Refusal that was kept, or the Deferred fails with one."""
+        if self._refusal is not None:
+            raise self._refusal
+        completed = self._completed
+        assert completed is not None, "end before the data is finished"
+        parameters = self.parameters
+        envelope = Envelope(
+            self.number,
+            self.sender,
+            tuple(self.recipients.values()),
+            self.authority.name,
+            completed.level,
+            self._size + self._growth,
+            self._acceptance.now(),
+            "8BITMIME" if self._eight_bit else parameters.body,
+            parameters.smtputf8,
+        )
+        content = b"".join(self._pieces) if self._intake is None else self._intake
+        self._intake, self._pieces = None, []  # theirs now
+        return self._acceptance.commit(envelope, content, completed, self._session, self._client)
+
+    def abort(self) -> None:
+        """The client is gone, or starts anew: forget everything."""
+        intake, self._intake = self._intake, None
+        self._pieces, self._held = [], 0
+        if intake is not None:
+            intake.abort()
+
+    def _take(self, clear: bytes, unstuffer: Unstuffer) -> Deferred[Any] | None:
+        """Add what became clear to the content; raise what is wrong with it."""
+        if self._refusal is not None:
+            return None
+        self._size += len(clear)
+        if self._size > self._limit:
+            raise reasons.TOO_LARGE.refusal(limit=str(self._limit))
+        if unstuffer.bare:
+            raise reasons.BARE_LINE_END.refusal()
+        if not self._eight_bit and not clear.isascii():
+            self._eight_bit = True  # also where the client did not say so: the next hop must know, RFC 6152 §3
+        self._pieces.append(clear)
+        self._held += len(clear)
+        if self._completed is None and not self._complete(len(clear), finished=unstuffer.finished):
+            return None
+        if self._intake is None:
+            return self._spill(unstuffer.finished) if self._held > SPILL else None
+        return self._spill(unstuffer.finished) if self._held >= CHUNK or unstuffer.finished else None
+
+    def _complete(self, fresh: int, *, finished: bool) -> bool:
+        """Complete the header if it is whole; the last `fresh` octets were not searched before."""
+        pieces = self._pieces
+        if len(pieces) > 1:
+            pieces[:] = [b"".join(pieces)]
+        held = pieces[0]
+        end = find_header_end(held, len(held) - fresh)
+        if end < 0:
+            if not finished:
+                if len(held) > HEADER_LIMIT:
+                    raise reasons.BAD_HEADER.refusal(cause=f"it is longer than {HEADER_LIMIT} octets")
+                return False
+            end = len(held)
+        completed = self._acceptance.complete(
+            held[:end], number=self.number, trace=self._trace(), sender=self.sender, authority=self.authority
+        )
+        self._completed = completed
+        pieces[:] = [completed.octets + held[end:]]
+        self._growth = len(completed.octets) - end
+        self._held += self._growth
+        return True
+
+    def _spill(self, finished: bool) -> Deferred[Any] | None:
+        """Give the spool the whole chunks of what is held, and the last one when the data is `finished`."""
+        if self._intake is None:
+            self._intake = self._acceptance.begin(self.number)
+        held = b"".join(self._pieces)
+        whole = len(held) if finished else len(held) - len(held) % CHUNK
+        rest = held[whole:]
+        self._pieces, self._held = ([rest] if rest else []), len(rest)
+        waits: list[Deferred[None]] = []
+        for start in range(0, whole, CHUNK):
+            wait = self._intake.write(held[start : min(start + CHUNK, whole)])
+            if wait is not None:
+                wait.addErrback(self._lost)
+                waits.append(wait)
+        if not waits:
+            return None
+        return waits[0] if len(waits) == 1 else DeferredList(waits)
+
+    def _lost(self, failure: Failure) -> None:
+        """The spool could not take a chunk: read on to the end, then say so."""
+        if self._refusal is None:
+            fault = self._acceptance.storage_fault(failure).value
+            self._drop(fault if isinstance(fault, Refusal) else reasons.LOCAL_FAULT.refusal())
+
+    def _drop(self, refusal: Refusal) -> None:
+        """From now on only the end of data matters."""
+        self._refusal = refusal
+        self.abort()
