@@ -1,0 +1,183 @@
+"""The composition root: `twistd smtpplus` begins here, and nobody else knows everyone.
+
+Start: database and schema, what a crash left half received is purged, the queue is lined up, and then the ports open: nobody is served
+before what was accepted earlier is in hand. Stop: the ports close, running transactions and transfers finish within
+`[limits] grace`, what was handed in is committed, and only then the process ends.
+
+A fault at start is one sentence on standard error, and nothing stays started: status 2 for the configuration, 1 for the rest.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+from twisted.application import service
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
+from twisted.logger import Logger
+from twisted.python import usage
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from smtpplus.accounts.directory import Directory
+from smtpplus.config import Configuration, ConfigurationError, database_url, load, locate
+from smtpplus.delivery.attempt import Delivery
+from smtpplus.events import Events
+from smtpplus.observation.maillog import MailLog
+from smtpplus.queue.assembly import assemble
+from smtpplus.storage.database import Database
+from smtpplus.storage.engine import migrate
+from smtpplus.submission.checker import make_portal
+from smtpplus.submission.listener import Dependencies, ListenError, SubmissionService
+from smtpplus.submission.tls import TLSError, server_tls
+
+THREADS = 4  # that write files of local delivery
+SWITCH = 0.0001  # seconds: how long the reactor may keep the interpreter from the writer that waits for it; Python's default is 0.005
+
+
+class Options(usage.Options):
+    """What `twistd smtpplus` takes."""
+
+    optParameters = [["config", "c", None, "The configuration file; else what SMTPPLUS_CONFIG names, else /etc/smtpplus/smtpplus.toml."]]
+
+    configuration: Configuration
+
+    def postOptions(self) -> None:
+        """Read the configuration; its faults end the process with status 2 before anything is started."""
+        try:
+            self.configuration = load(locate(self["config"]))
+        except ConfigurationError as error:
+            for fault in error.faults:
+                print(fault, file=sys.stderr)
+            raise SystemExit(2) from None
+
+
+def makeService(options: Options) -> service.IService:
+    """The relay as a service; `options` are parsed."""
+    return Relay(options.configuration)
+
+
+class Relay(service.Service):
+    """All of smtpplus in one process."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.name = "smtpplus"
+        self._configuration = configuration
+        self._house: House | None = None
+
+    def privilegedStartService(self) -> None:
+        """Build the house and bind its ports, while twistd still may; say why not and end the process with status 1 if that fails."""
+        service.Service.privilegedStartService(self)
+        try:
+            self._house = House(self._configuration)
+            self._house.submission.bind()
+        except (ListenError, TLSError, SQLAlchemyError, OSError) as fault:
+            print(f"smtpplus is not started: {getattr(fault, 'orig', None) or fault}.", file=sys.stderr)
+            raise SystemExit(1) from None
+
+    def startService(self) -> None:
+        """Serve, as soon as the reactor runs."""
+        service.Service.startService(self)
+        if self._house is None:
+            self.privilegedStartService()
+        assert self._house is not None
+        sys.setswitchinterval(SWITCH)
+        self._house.open()
+
+    def stopService(self) -> Deferred[None] | None:
+        """Fires when the work has stopped and all of it is committed."""
+        service.Service.stopService(self)
+        return self._house.close() if self._house is not None else None
+
+
+class House:
+    """The rooms of a running daemon, joined."""
+
+    _log = Logger()
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._grace = configuration.limits.grace
+        configuration.state_directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+        url = database_url(configuration)
+        migrate(url)
+        events = Events()
+        self._mail_log = _mail_log(configuration)
+        if self._mail_log is not None:
+            events.subscribe(self._mail_log)
+        self._database = Database(url, reactor)
+        self._directory = Directory(self._database, reactor)
+        self._threads = ThreadPool(0, THREADS, name="smtpplus-files")
+        self._delivery = Delivery(
+            configuration=configuration, reactor=reactor, threads=self._threads, random=random.SystemRandom(), own=_own_ports(configuration)
+        )
+        self.queue = assemble(
+            configuration=configuration,
+            database=self._database,
+            agent=self._delivery,
+            destination=self._delivery.router.destination,
+            clock=reactor,
+            now=time.time,
+            process=os.getpid(),
+            events=events,
+        )
+        self.submission = SubmissionService(
+            Dependencies(
+                configuration=configuration,
+                events=events,
+                portal=make_portal(self._directory, configuration, events, reactor),
+                spool=self.queue.spool,
+                new_id=self.queue.new_id,
+                tls=server_tls(configuration, time.time()),
+                reactor=reactor,
+            )
+        )
+
+    def open(self) -> None:
+        """Begin to serve. Rows that a crash left half received are purged first: the writer takes work in order."""
+        self._database.start()
+        self._threads.start()
+        self._directory.start()
+        self.queue.spool.purge().addErrback(self._broken, "what was half received cannot be removed")
+        self.queue.scheduler.load(self.queue.spool).addErrback(self._broken, "the queue cannot be read")
+        self.submission.startService()
+        gc.collect()
+        gc.freeze()  # what stands now stands for good: the collector need not look at it again
+
+    @inlineCallbacks
+    def close(self) -> Any:
+        """Let what runs finish, and commit it."""
+        yield gatherResults([self.submission.stopService(), self.queue.scheduler.stop(self._grace)])
+        yield self._delivery.stop()
+        yield self._database.stop()
+        self._directory.stop()
+        self._threads.stop()
+        if self._mail_log is not None:
+            self._mail_log.close()
+
+    def _broken(self, failure: Failure, what: str) -> None:
+        self._log.failure("{what}", failure, what=what)
+
+
+def _mail_log(configuration: Configuration) -> MailLog | None:
+    if not configuration.log.mail:
+        return None
+    path = None if configuration.log.mail == "-" else Path(configuration.state_directory, configuration.log.mail)
+    return MailLog(path, configuration.log.format, reactor)
+
+
+def _own_ports(configuration: Configuration) -> set[tuple[str, int]]:
+    """Where we ourselves can be reached, so that no mail goes round in circles."""
+    return {
+        (interface, port)
+        for listen in configuration.listen
+        for interface in listen.interfaces
+        for ports in listen.ports
+        for port in range(ports.first, ports.last + 1)
+    }
