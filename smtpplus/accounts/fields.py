@@ -92,8 +92,8 @@ def _pieces(text: str) -> list[str]:
     pieces, at = [], 0
     while at < len(text):
         found = _PIECES.match(text, at)
-        if found is None:  # an odd quote: no grammar will take it, but it is shown whole
-            return [text.strip()]
+        if found is None:
+            raise FieldError(f'"{printable(text[at:].strip())}" has a quotation mark without its partner; add it, or take it out')
         pieces.append(found[1].strip())
         at = found.end()
     return [piece for piece in pieces if piece]

@@ -128,7 +128,7 @@ def get_user(connection: Connection, name: str) -> User:
     """The user; AccountError if there is none."""
     user = load_user(connection, name.strip().lower())
     if user is None:
-        raise AccountError(f'there is no user "{printable(name)}"; `smtpplus user list` names them')
+        raise AccountError(f'there is no user "{printable(name.strip())}"; `smtpplus user list` names them')
     return user
 
 

@@ -78,7 +78,7 @@ def test_faulty_domains(text: str, remedy: str) -> None:
         ("Jo <x@c.com>", "write only the address"),
         ("x@c..com", "is no address"),
         ("@c.com", "is no address"),
-        ('"x@c.com', "is no address"),
+        ('"x@c.com', "has a quotation mark without its partner"),
     ],
 )
 def test_faulty_addresses(text: str, remedy: str) -> None:
