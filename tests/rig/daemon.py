@@ -144,10 +144,16 @@ class Daemon:
         except subprocess.TimeoutExpired:
             raise DaemonFault(f"the daemon still runs after {STOP:.0f} s\n{self.log()}") from None
 
-    def terminate(self) -> int:
-        """SIGTERM, wait, exit status."""
+    def terminate(self) -> None:
+        """Ask it to stop, and wait until it has."""
         self.ask_to_stop()
-        return self.await_end()
+        self.await_stop()
+
+    def await_stop(self) -> None:
+        """Wait for the end of a graceful stop. When all has stopped, twistd ends itself with the signal it was stopped by."""
+        status = self.await_end()
+        if status not in (0, -signal.SIGTERM) or "Server Shut Down." not in self.log_path.read_text("utf-8", "replace")[-2000:]:
+            raise DaemonFault(f"the stop was not graceful: status {status}\n{self.log()}")
 
     def restart(self) -> None:
         """A graceful stop and a start on the same state."""
