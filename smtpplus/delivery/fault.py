@@ -22,7 +22,7 @@ class Fault(msgspec.Struct, frozen=True):
 
     def reply(self, peer: str, domain: str) -> Reply:
         """What a disposition says: the peer's answer, or ours about `peer` and `domain`."""
-        return self.answer or self.reason.reply(peer=peer or domain, cause=self.cause, domain=domain)
+        return self.answer or self.reason.reply(peer=peer or domain, cause=self.cause, domain=domain, limit=self.cause)
 
 
 def answered(reply: Reply) -> Fault:

@@ -1,0 +1,129 @@
+"""The way out as the queue sees it: `Delivery` takes requests and gives one disposition per recipient.
+
+It finds the hop of a request's destination and hands the transfer to what reaches that hop: a pool of SMTP connections, the Maildir
+writer, or nothing at all (discard:). Nothing here raises: what goes wrong unexpectedly is logged and defers the message.
+`done` is never called before `deliver` returns, so that a queue that goes on from `done` does not go ever deeper.
+"""
+
+from __future__ import annotations
+
+import random as random_module
+from collections.abc import Collection
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.ssl import Certificate
+from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
+
+from smtpplus.config import Configuration
+from smtpplus.delivery.dial import Dialer, Manner
+from smtpplus.delivery.fault import Fault
+from smtpplus.delivery.maildir import MaildirWriter
+from smtpplus.delivery.pool import Pool
+from smtpplus.delivery.resolver import Resolver
+from smtpplus.delivery.routing import Router, Way
+from smtpplus.delivery.tls import Contexts
+from smtpplus.delivery.transfer import Done, Transfer
+from smtpplus.mail import reasons
+from smtpplus.mail.disposition import Request
+from smtpplus.mail.reply import Reply
+
+MESSAGES = 100  # transactions per connection
+STOP_PATIENCE = 10.0  # seconds that `stop` waits for a peer
+DISCARDED = Reply(250, "2.0.0", "discarded")
+
+
+class Delivery:
+    """Implements mail.disposition.DeliveryAgent."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        *,
+        configuration: Configuration,
+        reactor: Any,
+        threads: ThreadPool,
+        random: random_module.Random,
+        own: Collection[tuple[str, int]] = (),
+        trust: Certificate | None = None,
+    ) -> None:
+        """`reactor` is the time, TCP and UDP of Twisted; `threads` write Maildirs; `own` are the (address, port) that we listen on, looked
+        at when a connection is opened; `trust` is the authority that tls = "verify" believes, None for the platform's."""
+        settings = configuration.delivery
+        manner = Manner(configuration.hostname, settings.tls, own, settings.connections, MESSAGES)
+        self.router = Router(configuration.route, mx_port=settings.mx_port)
+        self.resolver = Resolver(reactor=reactor, servers=configuration.dns.servers, random=random)
+        self._dialer = Dialer(reactor=reactor, resolver=self.resolver, contexts=Contexts(trust), manner=manner)
+        self._maildir = MaildirWriter(reactor=reactor, threads=threads, hostname=configuration.hostname)
+        self._reactor = reactor
+        self._pools: dict[str, Pool] = {}  # by destination
+        self._stopping = False
+
+    def deliver(self, request: Request, done: Done) -> Transfer:
+        """Begin an attempt; see mail.disposition."""
+        pool = self._pools.get(request.destination)
+        if pool is None:
+            return self._set_out(request, done)
+        transfer = Transfer(request, done, pool)
+        try:
+            pool.take(transfer)
+        except Exception:
+            self._stumble(transfer)
+        return transfer
+
+    def stop(self) -> Deferred[None]:
+        """End idle sessions, cancel openings, take no more requests. Fires when the last connection is closed, 10 s after what still
+        runs at most: who wants it to end sooner abandons it before."""
+        self._stopping = True
+        self._pools.clear()
+        self.resolver.stop()
+        return self._dialer.stop(STOP_PATIENCE)
+
+    def _set_out(self, request: Request, done: Done) -> Transfer:
+        """The first request for a destination, or one that needs no connection."""
+        transfer = Transfer(request, done, _Nowhere())
+        hop = self.router.hop(request.destination)
+        if self._stopping:
+            self._later(transfer, Fault(reasons.ABANDONED))
+        elif hop is None:
+            self._later(transfer, Fault(reasons.NO_ROUTE))
+        elif hop.way is Way.DISCARD:
+            self._reactor.callLater(0, transfer.settle, "discard:", [DISCARDED] * len(request.recipients))
+        elif hop.way is Way.MAILDIR:
+            self._maildir.take(transfer, hop.path)
+        else:
+            pool = self._pools[request.destination] = Pool(hop, self._dialer, self._forget)
+            try:
+                pool.take(transfer)
+            except Exception:
+                self._stumble(transfer)
+        return transfer
+
+    def _forget(self, pool: Pool) -> None:
+        if self._pools.get(pool.hop.destination) is pool:
+            del self._pools[pool.hop.destination]
+
+    def _stumble(self, transfer: Transfer) -> None:
+        self._log.failure("delivery to {destination} failed", destination=transfer.request.destination)
+        self._later(transfer, Fault(reasons.UNEXPECTED))
+
+    def _later(self, transfer: Transfer, fault: Fault) -> None:
+        self._reactor.callLater(0, transfer.settle, "", (), fault)
+
+
+class _Nowhere:
+    """The holder of a transfer whose end is already on its way."""
+
+    def may_stop(self) -> bool:
+        return False
+
+    def halted(self, transfer: Transfer) -> None:
+        """Cannot happen."""
+
+    def resumed(self, transfer: Transfer) -> None:
+        """Cannot happen."""
+
+    def abandoned(self, transfer: Transfer) -> None:
+        """It ends by itself."""

@@ -1,0 +1,369 @@
+"""The client's side of an SMTP session without any I/O: octets of the peer in, octets for the peer and a `Step` out.
+
+The driver passes what it reads to `receive`, writes what `take` gives, and does what the step says:
+
+    WAIT       nothing but wait for more, at most `patience` seconds
+    START_TLS  begin TLS, then call `secured`
+    READY      the session is open: call `begin` for a transaction, or `quit`
+    CONTENT    send the message data, then call `content_sent` together with the final dot
+    DONE       the transaction is over: `replies` has a verdict per recipient; `closing` says whether the session is unusable
+    BROKEN     the session is over and must be cut; `fault` says why; recipients without a reply in `replies` have none
+    CLOSED     the peer said goodbye
+
+The theory: `_awaited` holds what the replies still to come answer, in order; `_unsent` the commands that wait for a reply because the
+peer does not offer PIPELINING. A reply is looked up in `_ON` by what it answers. The peer is hostile: lines and replies have limits,
+and octets that arrive before the command they could answer was sent are a breach of protocol (RFC 3207 §4.2 behind STARTTLS).
+"""
+
+from __future__ import annotations
+
+import base64
+import enum
+from collections import deque
+from typing import Callable, ClassVar, Sequence
+
+from smtpplus.delivery.fault import Fault, answered
+from smtpplus.delivery.terms import Awaited, Terms
+from smtpplus.mail import reasons
+from smtpplus.mail.reasons import Reason
+from smtpplus.mail.reply import Reply, from_peer
+
+LINE_LIMIT = 2048  # octets; RFC 5321 §4.5.3.1.5 allows 512, enhanced codes and long hints exceed it
+LINES_LIMIT = 256  # lines of one reply
+_CODES = {b"%d" % code: code for code in range(200, 600)}  # RFC 5321 §4.2
+
+
+class Step(enum.Enum):
+    """What the driver does next; see the module."""
+
+    WAIT = "wait"
+    START_TLS = "start TLS"
+    READY = "ready"
+    CONTENT = "content"
+    DONE = "done"
+    BROKEN = "broken"
+    CLOSED = "closed"
+
+
+class Dialogue:
+    """One session."""
+
+    __slots__ = (
+        "_accepted",
+        "_awaited",
+        "_buffer",
+        "_code",
+        "_lines",
+        "_open",
+        "_out",
+        "_rcpt",
+        "_responses",
+        "_sending",
+        "_terms",
+        "_unsent",
+        "answered",
+        "closing",
+        "extensions",
+        "fault",
+        "pipelining",
+        "replies",
+        "secure",
+        "size_limit",
+    )
+
+    def __init__(self, terms: Terms) -> None:
+        self._terms = terms
+        self._buffer = b""
+        self._code = 0
+        self._lines: list[bytes] = []  # of the reply that is being read
+        self._out = b""
+        self._awaited: deque[Awaited] = deque((Awaited.GREETING,))
+        self._unsent: deque[tuple[Awaited, bytes]] = deque()
+        self._responses: list[bytes] = []  # to the challenges of AUTH that are still to come
+        self._accepted = 0  # recipients the peer took so far
+        self._rcpt = 0  # RCPT commands answered so far
+        self._open = False  # the peer knows a sender: RSET before the next MAIL
+        self._sending = False  # message data is on its way, without its final dot
+        self.answered = 0  # replies read so far
+        self.closing = False
+        self.secure = terms.secure
+        self.extensions: dict[str, str] = {}  # keyword → parameters, upper case keywords; RFC 5321 §4.1.1.1
+        self.pipelining = False
+        self.size_limit = 0  # octets the peer takes in a message; 0: it does not say
+        self.fault: Fault | None = None
+        self.replies: list[Reply | None] = []  # per recipient of the transaction; None: not decided
+
+    # --- what the driver calls ------------------------------------------------------------------------------------------------
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for the next reply."""
+        return (self._awaited[0] if self._awaited else Awaited.NOTHING).patience
+
+    @property
+    def awaited(self) -> str:
+        """What the peer is to answer next, in words."""
+        return (self._awaited[0] if self._awaited else Awaited.NOTHING).words
+
+    def take(self) -> bytes:
+        """What is to be written now, b"" for nothing."""
+        out, self._out = self._out, b""
+        return out
+
+    def receive(self, data: bytes) -> Step:
+        """Octets of the peer, cut anyhow."""
+        if self.fault:
+            return Step.BROKEN
+        lines = ((self._buffer + data) if self._buffer else data).split(b"\n")
+        self._buffer = lines.pop()
+        for number, line in enumerate(lines, 1):
+            step = self._line(line)
+            rest = number < len(lines) or self._buffer
+            if rest and (self._out or step is not Step.WAIT):
+                return self._excess(step)
+            if step is not Step.WAIT:
+                return step
+        if len(self._buffer) > LINE_LIMIT:
+            return self._breach("a reply line has no end")
+        return Step.WAIT
+
+    def secured(self) -> None:
+        """TLS stands: start anew, for nothing learned before it counts (RFC 3207 §4.2)."""
+        self.secure = True
+        if not self._awaited:
+            self.extensions = {}
+            self._send(Awaited.EHLO, f"EHLO {self._terms.hostname}")
+
+    def begin(self, sender: str, addresses: Sequence[str], *, size: int, eight: bool, utf8: bool) -> None:
+        """Begin a transaction: MAIL, RCPT for each address, DATA. ValueError for an address that holds a line end.
+
+        `size` in octets is told where the peer wants it; `eight` and `utf8` ask for BODY=8BITMIME and SMTPUTF8, which the peer must offer.
+        """
+        parameters = f" SIZE={size}" if "SIZE" in self.extensions else ""  # RFC 1870 §3
+        parameters += " BODY=8BITMIME" if eight else ""  # RFC 6152 §2
+        parameters += " SMTPUTF8" if utf8 else ""  # RFC 6531 §3.4
+        commands = [f"MAIL FROM:<{sender}>{parameters}\r\n"]
+        commands += [f"RCPT TO:<{address}>\r\n" for address in addresses]
+        commands.append("DATA\r\n")
+        awaited = [Awaited.MAIL, *[Awaited.RCPT] * len(addresses), Awaited.DATA]
+        if self._open:
+            commands.insert(0, "RSET\r\n")
+            awaited.insert(0, Awaited.RSET)
+        text = "".join(commands)
+        if text.count("\n") != len(commands) or text.count("\r") != len(commands):
+            raise ValueError("an address holds a line end")
+        self.replies = [None] * len(addresses)
+        self._accepted = self._rcpt = 0
+        if self.pipelining:  # RFC 2920 §3.1
+            self._awaited.extend(awaited)
+            self._out = text.encode()
+        else:
+            self._unsent.extend(zip(awaited, (command.encode() for command in commands), strict=True))
+            self._proceed()
+
+    def content_sent(self) -> None:
+        """The message data and its final dot are with the transport."""
+        self._sending = False
+
+    def quit(self) -> None:
+        """End the session. Only between transactions."""
+        self._send(Awaited.QUIT, "QUIT")
+
+    # --- reading replies ------------------------------------------------------------------------------------------------------
+
+    def _line(self, line: bytes) -> Step:
+        code = _CODES.get(line[:3])
+        mark = line[3:4]
+        if code is None or mark not in b" -\r" or len(line) > LINE_LIMIT:
+            return self._breach("a line is no reply: " + line[:80].decode("utf-8", "backslashreplace"))
+        if self._lines and code != self._code:
+            return self._breach(f"one reply has the codes {self._code} and {code}")
+        self._lines.append(line[4:].rstrip(b"\r"))
+        if mark == b"-":
+            self._code = code
+            return self._breach("a reply has no end") if len(self._lines) > LINES_LIMIT else Step.WAIT
+        lines, self._lines = self._lines, []
+        self.answered += 1
+        awaited = self._awaited.popleft() if self._awaited else Awaited.NOTHING
+        if code == 421 and awaited is not Awaited.QUIT:  # RFC 5321 §3.8: may answer anything
+            return self._goodbye(from_peer(code, lines))
+        return self._ON[awaited](self, code, lines)
+
+    def _excess(self, step: Step) -> Step:
+        """`step` was reached with octets left behind it, which can answer nothing that was asked."""
+        if step is Step.DONE:
+            self.closing = True  # the verdict stands, but what comes next cannot be told apart
+            return step
+        if step in (Step.BROKEN, Step.CLOSED):
+            return step
+        return self._breach("plaintext stands behind STARTTLS" if step is Step.START_TLS else "it answers what was not asked")
+
+    def _breach(self, cause: str) -> Step:
+        return self._break(reasons.PEER_BROKE_PROTOCOL, cause)
+
+    def _break(self, reason: Reason, cause: str) -> Step:
+        self.fault = Fault(reason, cause)
+        return Step.BROKEN
+
+    def _refused(self, code: int, lines: list[bytes]) -> Step:
+        """The peer will not have the session."""
+        self.fault = answered(from_peer(code, lines))
+        return Step.BROKEN
+
+    def _goodbye(self, reply: Reply) -> Step:
+        """The peer closes: who is not decided yet hears 421."""
+        if None in self.replies:
+            self.closing = True
+            return self._decide(reply)
+        self.fault = answered(reply)
+        return Step.BROKEN
+
+    def _send(self, awaited: Awaited, command: str) -> Step:
+        self._awaited.append(awaited)
+        self._out += f"{command}\r\n".encode()
+        return Step.WAIT
+
+    # --- opening the session --------------------------------------------------------------------------------------------------
+
+    def _on_greeting(self, code: int, lines: list[bytes]) -> Step:
+        return self._send(Awaited.EHLO, f"EHLO {self._terms.hostname}") if code < 300 else self._refused(code, lines)
+
+    def _on_ehlo(self, code: int, lines: list[bytes]) -> Step:
+        if code >= 500:  # RFC 5321 §3.2: a peer that does not know it
+            return self._send(Awaited.HELO, f"HELO {self._terms.hostname}")
+        if code >= 300:
+            return self._refused(code, lines)
+        for line in lines[1:]:
+            keyword, _, parameters = line.decode("ascii", "replace").replace("AUTH=", "AUTH ", 1).partition(" ")
+            self.extensions[keyword.upper()] = parameters
+        return self._choose_tls()
+
+    def _on_helo(self, code: int, lines: list[bytes]) -> Step:
+        return self._choose_tls() if code < 300 else self._refused(code, lines)
+
+    def _choose_tls(self) -> Step:
+        self.pipelining = "PIPELINING" in self.extensions
+        limit = self.extensions.get("SIZE", "")
+        self.size_limit = int(limit) if limit.isdecimal() and len(limit) <= 20 else 0  # RFC 1870 §3
+        if self.secure or self._terms.tls == "none":
+            return self._log_in()
+        if "STARTTLS" in self.extensions:
+            return self._send(Awaited.STARTTLS, "STARTTLS")
+        return self._break(reasons.TLS_UNAVAILABLE, "STARTTLS is not offered") if self._terms.insists else self._log_in()
+
+    def _on_starttls(self, code: int, lines: list[bytes]) -> Step:
+        if code < 300:
+            return Step.START_TLS
+        return self._break(reasons.TLS_UNAVAILABLE, str(from_peer(code, lines))) if self._terms.insists else self._log_in()
+
+    def _log_in(self) -> Step:
+        credentials = self._terms.credentials
+        if credentials is None:
+            return Step.READY
+        offered = self.extensions.get("AUTH", "").upper().split()
+        name, password = credentials.username.encode(), credentials.password.encode()
+        if "PLAIN" in offered:  # RFC 4616, with the initial response of RFC 4954 §4
+            plain = base64.b64encode(b"\0" + name + b"\0" + password)
+            self._responses = [plain]  # for a peer that asks in spite of the initial response
+            return self._send(Awaited.AUTH, f"AUTH PLAIN {plain.decode()}")
+        if "LOGIN" in offered:
+            self._responses = [base64.b64encode(name), base64.b64encode(password)]
+            return self._send(Awaited.AUTH, "AUTH LOGIN")
+        return self._break(reasons.PEER_LOGIN_FAILED, "it offers neither PLAIN nor LOGIN")
+
+    def _on_auth(self, code: int, lines: list[bytes]) -> Step:
+        if code < 300:
+            self._responses = []
+            return Step.READY
+        if code < 400 and self._responses:
+            return self._send(Awaited.AUTH, self._responses.pop(0).decode())
+        return self._break(reasons.PEER_LOGIN_FAILED, str(from_peer(code, lines)))
+
+    # --- a transaction --------------------------------------------------------------------------------------------------------
+
+    def _proceed(self) -> Step:
+        """The next command that waits for its turn; without one, and with nothing awaited, the transaction is over."""
+        if self._awaited:
+            return Step.WAIT
+        if not self._unsent:
+            return Step.DONE
+        awaited, command = self._unsent.popleft()
+        self._awaited.append(awaited)
+        self._out = command
+        return Step.WAIT
+
+    def _decide(self, reply: Reply) -> Step:
+        """All recipients that are not decided hear `reply`; no command is sent any more."""
+        self.replies = [each or reply for each in self.replies]
+        self._accepted = 0
+        self._unsent.clear()
+        return Step.DONE
+
+    def _on_rset(self, code: int, lines: list[bytes]) -> Step:
+        self._open = False
+        return self._proceed() if code < 300 else self._breach("it refuses RSET")
+
+    def _on_mail(self, code: int, lines: list[bytes]) -> Step:
+        if code >= 400:
+            self._decide(from_peer(code, lines))
+        elif code >= 300:
+            return self._breach(f"it answers MAIL with {code}")
+        else:
+            self._open = True
+        return self._proceed()
+
+    def _on_rcpt(self, code: int, lines: list[bytes]) -> Step:
+        number, self._rcpt = self._rcpt, self._rcpt + 1
+        if self.replies[number] is None:
+            if code < 300:
+                self._accepted += 1
+            elif code < 400:
+                return self._breach(f"it answers RCPT with {code}")
+            else:  # RFC 5321 §4.5.3.1.10: 552 for too many recipients is to be read as 452
+                self.replies[number] = from_peer(452 if code == 552 else code, lines)
+        if self._rcpt == len(self.replies) and not self._accepted:
+            self._unsent.clear()  # no DATA
+        return self._proceed()
+
+    def _on_data(self, code: int, lines: list[bytes]) -> Step:
+        if code >= 400:
+            return self._decide(from_peer(code, lines))
+        if code < 300:
+            return self._breach(f"it answers DATA with {code}")
+        self._awaited.append(Awaited.FINAL)
+        if not self._accepted:  # RFC 2920 §3.1: nobody to send to, but the peer wants data
+            self._out = b".\r\n"
+            return Step.WAIT
+        self._sending = True
+        return Step.CONTENT
+
+    def _on_final(self, code: int, lines: list[bytes]) -> Step:
+        self._open = False
+        if self._sending:
+            if code < 400:
+                return self._breach(f"it answers {code} in the middle of the data")
+            self.closing = True  # the rest of the data would be read as commands
+        elif 300 <= code < 400:
+            return self._breach(f"it answers the final dot with {code}")
+        return self._decide(from_peer(code, lines))
+
+    def _on_quit(self, code: int, lines: list[bytes]) -> Step:
+        return Step.CLOSED
+
+    def _on_nothing(self, code: int, lines: list[bytes]) -> Step:
+        return self._breach("it answers what was not asked")
+
+    _ON: ClassVar[dict[Awaited, Callable[[Dialogue, int, list[bytes]], Step]]] = {
+        Awaited.GREETING: _on_greeting,
+        Awaited.EHLO: _on_ehlo,
+        Awaited.HELO: _on_helo,
+        Awaited.STARTTLS: _on_starttls,
+        Awaited.AUTH: _on_auth,
+        Awaited.RSET: _on_rset,
+        Awaited.MAIL: _on_mail,
+        Awaited.RCPT: _on_rcpt,
+        Awaited.DATA: _on_data,
+        Awaited.FINAL: _on_final,
+        Awaited.QUIT: _on_quit,
+        Awaited.NOTHING: _on_nothing,
+    }

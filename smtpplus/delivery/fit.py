@@ -1,0 +1,60 @@
+"""Whether a message fits a peer: its size, its 8-bit octets, its UTF-8 addresses, against what the peer offers.
+
+Clients declare 8BITMIME and SMTPUTF8 for messages that need neither. So where the peer lacks what the envelope declares, the content is
+looked at before it is sent back: plain ASCII goes anywhere.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from smtpplus.delivery.dialogue import Dialogue
+from smtpplus.delivery.fault import Fault
+from smtpplus.mail import reasons
+from smtpplus.mail.disposition import Request
+from smtpplus.mail.envelope import Content
+
+
+class Fit(msgspec.Struct, frozen=True):
+    """How to ask for a transaction. `doubt` is the fault if the content turns out not to be ASCII."""
+
+    eight: bool = False
+    utf8: bool = False
+    doubt: Fault | None = None
+
+
+PLAIN = Fit()
+
+
+def fit(request: Request, dialogue: Dialogue) -> Fit | Fault:
+    """What to say in MAIL, or why the peer cannot take the message."""
+    limit = dialogue.size_limit
+    if limit and request.content.size > limit:  # RFC 1870 §6.1
+        return Fault(reasons.PEER_SIZE_LIMIT, str(limit))
+    envelope = request.envelope
+    if not (envelope.body or envelope.smtputf8):
+        return PLAIN
+    eight = envelope.body == "8BITMIME"
+    utf8 = envelope.smtputf8
+    if utf8 and "SMTPUTF8" not in dialogue.extensions:
+        fault = Fault(reasons.PEER_LACKS_SMTPUTF8)
+        if not envelope.sender.isascii() or not all(recipient.address.isascii() for recipient in request.recipients):
+            return fault
+        return Fit(doubt=fault)
+    if eight and "8BITMIME" not in dialogue.extensions:
+        return Fit(utf8=utf8, doubt=Fault(reasons.PEER_LACKS_8BITMIME))
+    return Fit(eight, utf8)
+
+
+async def all_ascii(content: Content) -> bool | None:
+    """Whether every piece of the content is ASCII; None if one cannot be read. One piece is in memory at a time."""
+    for index in range(content.chunks):
+        arrived: Deferred[bytes | None] = Deferred()
+        content.read(index, arrived.callback)
+        piece = await arrived
+        if piece is None:
+            return None
+        if not piece.isascii():
+            return False
+    return True

@@ -1,0 +1,217 @@
+"""Who takes mail for a domain, by DNS (RFC 5321 §5.1): MX by preference, implicit MX, null MX (RFC 7505), and the addresses of a host.
+
+Answers are values: targets in the order to try, or a `Fault`. A name that does not exist is permanent, a server that does not answer
+says nothing and is temporary. Answers are remembered for their TTL, within bounds; failures are not. A CNAME is followed
+whether the server followed it already or not.
+"""
+
+from __future__ import annotations
+
+import random
+from ipaddress import ip_address
+from typing import Any, Callable, Coroutine, Sequence, TypeVar, cast
+
+import msgspec
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.interfaces import IReactorTime
+from twisted.names import dns
+from twisted.names.client import Resolver as NamesResolver
+from twisted.names.error import DNSNameError, DomainError
+from twisted.names.hosts import searchFileForAll
+from twisted.python.filepath import FilePath
+
+from smtpplus.delivery.fault import Fault
+from smtpplus.mail import reasons
+
+PATIENCE = (2, 4, 8)  # seconds for each round over the servers
+LONGEST_TTL = 3600.0  # seconds an answer is remembered at most
+NEGATIVE_TTL = 60.0  # seconds "there is none" is remembered; RFC 2308 would allow more
+REMEMBERED = 10_000  # answers
+ALIASES = 8  # CNAMEs followed
+HOSTS = 10  # MX hosts of a domain that are considered; RFC 5321 §5.1 asks for two at least
+_Answer = TypeVar("_Answer")
+
+
+class Target(msgspec.Struct, frozen=True):
+    """One address to connect to. `host` is the name it has, for people and for TLS; `preference` that of its MX."""
+
+    host: str
+    address: str
+    preference: int = 0
+
+    def peer(self, port: int) -> str:
+        """As dispositions name it: host[address]:port."""
+        return f"{self.host}[{self.address}]:{port}"
+
+
+Targets = tuple[Target, ...]
+
+
+class _Found(msgspec.Struct, frozen=True):
+    """An answer of DNS. `exists` is false for NXDOMAIN; `values` is empty if there are no records of the type."""
+
+    exists: bool
+    values: tuple[tuple[int, str], ...]  # MX: preference and host; A, AAAA: 0 and the address
+
+
+def literal(text: str) -> str | None:
+    """The IP address that `text` is, in brackets as in mail addresses (RFC 5321 §4.1.3) or without; None if it is none."""
+    if text.startswith("["):
+        text = text[1:-1].removeprefix("IPv6:")
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return None
+
+
+class Resolver:
+    """Asks `servers`; without any, those of /etc/resolv.conf, and then /etc/hosts comes first for hosts."""
+
+    def __init__(self, *, reactor: IReactorTime, servers: Sequence[tuple[str, int]], random: random.Random) -> None:
+        system = None if servers else "/etc/resolv.conf"
+        self._names = NamesResolver(resolv=system, servers=list(servers), timeout=PATIENCE, reactor=reactor)
+        self._hosts = FilePath(b"/etc/hosts") if system else None
+        self._clock = reactor
+        self._random = random
+        self._memory: dict[tuple[str, int], tuple[float, _Found]] = {}  # (name, type) → until when, what
+        self._asking: dict[tuple[str, int], list[Deferred[_Found | Fault]]] = {}
+
+    def stop(self) -> None:
+        """Watch the system's settings no longer."""
+        call = getattr(self._names, "_parseCall", None)  # Twisted's Resolver has no way to stop
+        if call is not None and call.active():
+            call.cancel()
+
+    def mail_hosts(self, domain: str) -> Deferred[Targets | Fault]:
+        """Where mail for `domain` (normalized, or an address literal) goes."""
+        return _spawn(self._mail_hosts(domain))
+
+    def addresses(self, host: str) -> Deferred[Targets | Fault]:
+        """The addresses of a host, IPv6 first."""
+        return _spawn(self._addresses(host, 0))
+
+    async def _mail_hosts(self, domain: str) -> Targets | Fault:
+        if domain.startswith("["):
+            return await self._addresses(domain, 0)
+        found = await self._ask(domain, dns.MX)
+        if isinstance(found, Fault):
+            return found
+        if not found.exists:
+            return Fault(reasons.NO_SUCH_DOMAIN)
+        if not found.values:  # RFC 5321 §5.1: the implicit MX
+            implicit = await self._addresses(domain, 0)
+            missing = isinstance(implicit, Fault) and implicit.reason is reasons.NO_SUCH_DOMAIN
+            return Fault(reasons.NO_ROUTE) if missing else implicit
+        exchanges = [(preference, host) for preference, host in found.values if host]
+        if not exchanges:
+            return Fault(reasons.NULL_MX)  # RFC 7505 §3
+        ranked = sorted((preference, self._random.random(), host) for preference, host in exchanges)
+        looking = [_spawn(self._addresses(host, preference)) for preference, _, host in ranked[:HOSTS]]
+        answers = await gatherResults(looking)
+        targets = tuple(target for answer in answers if not isinstance(answer, Fault) for target in answer)
+        return targets or _worst([answer for answer in answers if isinstance(answer, Fault)])
+
+    async def _addresses(self, host: str, preference: int) -> Targets | Fault:
+        address = literal(host)
+        if address:
+            return (Target(host, address, preference),)
+        if self._hosts is not None:
+            known = searchFileForAll(self._hosts, host.encode("ascii", "replace"))
+            if known:
+                return tuple(Target(host, each, preference) for each in known)
+        answers = await gatherResults([self._look_up(host, dns.AAAA), self._look_up(host, dns.A)])
+        found = [Target(host, address, preference) for answer in answers if isinstance(answer, _Found) for _, address in answer.values]
+        if found:
+            return tuple(found)
+        faults = [answer for answer in answers if isinstance(answer, Fault)]
+        return faults[0] if faults else Fault(reasons.NO_SUCH_DOMAIN)
+
+    # --- one question -----------------------------------------------------------------------------------------------------------
+
+    def _look_up(self, name: str, kind: int) -> Deferred[_Found | Fault]:
+        return _spawn(self._ask(name, kind))
+
+    async def _ask(self, name: str, kind: int) -> _Found | Fault:
+        """The answer from memory, from a question already under way, or from the servers."""
+        key = (name, kind)
+        remembered = self._memory.get(key)
+        if remembered and remembered[0] > self._clock.seconds():
+            return remembered[1]
+        waiting = self._asking.get(key)
+        if waiting is not None:
+            answer: Deferred[_Found | Fault] = Deferred()
+            waiting.append(answer)
+            return await answer
+        self._asking[key] = []
+        found: _Found | Fault = Fault(reasons.DNS_FAILED, "the question was cut short")
+        try:
+            found = await self._follow(name, kind)
+        finally:
+            for each in self._asking.pop(key):
+                each.callback(found)
+        return found
+
+    async def _follow(self, name: str, kind: int) -> _Found | Fault:
+        """Ask, and ask again for the name behind a CNAME that the server did not follow."""
+        ttl = LONGEST_TTL
+        asked = name
+        for _ in range(ALIASES):
+            try:
+                records = await self._query(asked, kind)
+            except DNSNameError:
+                return self._remember(name, kind, NEGATIVE_TTL, _Found(False, ()))
+            except (DomainError, DeferredTimeout, OSError) as error:
+                return Fault(reasons.DNS_FAILED, "it takes too long" if isinstance(error, DeferredTimeout) else type(error).__name__)
+            target = asked
+            for _ in range(ALIASES):
+                alias = next((r for r in records if r.type == dns.CNAME and _text(r.name) == target), None)
+                if alias is None:
+                    break
+                ttl = min(ttl, float(alias.ttl))
+                target = _text(cast(Any, alias.payload).name)
+            values = [(r.ttl, _value(r)) for r in records if r.type == kind and _text(r.name) == target]
+            if values:
+                ttl = min(ttl, *(float(each) for each, _ in values))
+                return self._remember(name, kind, ttl, _Found(True, tuple(value for _, value in values)))
+            if target == asked:
+                return self._remember(name, kind, NEGATIVE_TTL, _Found(True, ()))
+            asked = target
+        return Fault(reasons.DNS_FAILED, "its CNAME records go in a circle")
+
+    def _query(self, name: str, kind: int) -> Deferred[list[dns.RRHeader]]:
+        """The answer section."""
+        methods: dict[int, Callable[[str], Any]] = {
+            dns.MX: self._names.lookupMailExchange,
+            dns.A: self._names.lookupAddress,
+            dns.AAAA: self._names.lookupIPV6Address,
+        }
+        asking: Deferred[Any] = methods[kind](name)
+        return asking.addCallback(lambda sections: list(sections[0]))
+
+    def _remember(self, name: str, kind: int, ttl: float, found: _Found) -> _Found:
+        if len(self._memory) >= REMEMBERED:
+            del self._memory[next(iter(self._memory))]  # the oldest
+        self._memory.pop((name, kind), None)
+        self._memory[name, kind] = (self._clock.seconds() + ttl, found)
+        return found
+
+
+def _spawn(coroutine: Coroutine[Deferred[Any], Any, _Answer]) -> Deferred[_Answer]:
+    return Deferred.fromCoroutine(coroutine)
+
+
+def _worst(faults: list[Fault]) -> Fault:
+    """What to say when no MX host has an address: later, if any of them might have one then."""
+    return next((fault for fault in faults if fault.reason is reasons.DNS_FAILED), Fault(reasons.NO_ROUTE))
+
+
+def _text(name: dns.Name) -> str:
+    return name.name.decode("ascii", "backslashreplace").rstrip(".").lower()
+
+
+def _value(record: dns.RRHeader) -> tuple[int, str]:
+    payload = cast(Any, record.payload)  # of the class that goes with the type
+    if record.type == dns.MX:
+        return payload.preference, _text(payload.name)
+    return 0, payload.dottedQuad() if record.type == dns.A else str(ip_address(payload.address))

@@ -1,0 +1,53 @@
+"""What a session with a peer is to be like, what it may wait for, and how long."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class Awaited(enum.Enum):
+    """What a reply answers, and the seconds to wait for it (RFC 5321 §4.5.3.2)."""
+
+    GREETING = ("the greeting", 300.0)  # §4.5.3.2.1
+    EHLO = ("EHLO", 300.0)
+    HELO = ("HELO", 300.0)
+    STARTTLS = ("STARTTLS", 120.0)
+    AUTH = ("AUTH", 180.0)  # RFC 4954 §4: at least 3 minutes
+    RSET = ("RSET", 60.0)
+    MAIL = ("MAIL", 300.0)  # §4.5.3.2.2
+    RCPT = ("RCPT", 300.0)  # §4.5.3.2.3
+    DATA = ("DATA", 120.0)  # §4.5.3.2.4
+    FINAL = ("the final dot", 600.0)  # §4.5.3.2.6
+    QUIT = ("QUIT", 10.0)  # ours: nothing depends on the answer
+    NOTHING = ("nothing", 30.0)  # an idle session
+
+    def __init__(self, words: str, patience: float) -> None:
+        self.words = words
+        self.patience = patience
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """What we log in with at a smarthost."""
+
+    username: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"<Credentials of {self.username}>"
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What a session is to be like."""
+
+    hostname: str  # ours, for EHLO
+    tls: str = "none"  # none | opportunistic | required | verify
+    secure: bool = False  # TLS is there from the first octet
+    credentials: Credentials | None = None
+    clear_password: bool = False  # the path to the peer cannot be listened to
+
+    @property
+    def insists(self) -> bool:
+        """Whether the session must be encrypted. A password travels in the clear only where tls = "none" says so, or on loopback."""
+        return self.tls in ("required", "verify") or (self.tls != "none" and self.credentials is not None and not self.clear_password)

@@ -1,0 +1,142 @@
+"""A next hop that plays a script: blocking sockets in threads of their own, sharing nothing with smtpplus.
+
+A script is a function over a `Line`, one per connection; the last one plays for all further connections. What the client sent is kept
+per connection, to the octet. Nothing waits longer than `PATIENCE`.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+PATIENCE = 20.0  # seconds
+EHLO = "250-next.example\r\n250-PIPELINING\r\n250-SIZE 10000000\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
+
+
+class Line:
+    """One connection, seen from the peer."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.buffer = b""
+        self.received = b""
+
+    def send(self, text: str | bytes) -> None:
+        self.socket.sendall(text.encode() if isinstance(text, str) else text)
+
+    def read(self) -> bool:
+        """Take in more; False at the end of the stream."""
+        data = self.socket.recv(65_536)
+        self.buffer += data
+        self.received += data
+        return bool(data)
+
+    def until(self, mark: bytes) -> bytes:
+        """What comes up to and with `mark`; EOFError if the client leaves before."""
+        while mark not in self.buffer:
+            if not self.read():
+                raise EOFError(self.buffer)
+        end = self.buffer.index(mark) + len(mark)
+        taken, self.buffer = self.buffer[:end], self.buffer[end:]
+        return taken
+
+    def command(self, verb: str) -> str:
+        """The next command, which must begin with `verb`."""
+        text = self.until(b"\r\n").decode()
+        assert text.upper().startswith(verb), f"{text!r} came instead of {verb}"
+        return text
+
+    def gone(self) -> None:
+        """Wait until the client closes."""
+        while self.read():
+            pass
+
+    def greet(self, ehlo: str = EHLO) -> None:
+        """The session up to the first MAIL."""
+        self.send("220 next.example ESMTP\r\n")
+        self.command("EHLO")
+        self.send(ehlo)
+
+    def envelope(self, *rcpt: str) -> None:
+        """MAIL, one RCPT per reply, DATA: everything is taken but what the replies to RCPT say."""
+        self.command("MAIL")
+        self.send("250 2.1.0 ok\r\n")
+        for reply in rcpt or ("250 2.1.5 ok",):
+            self.command("RCPT")
+            self.send(reply + "\r\n")
+        self.command("DATA")
+        self.send("354 go\r\n")
+
+    def message(self, reply: str = "250 2.0.0 taken", *rcpt: str) -> bytes:
+        """One whole transaction; the data as it came, with its final dot."""
+        self.envelope(*rcpt)
+        data = self.until(b"\r\n.\r\n")
+        self.send(reply + "\r\n")
+        return data
+
+    def start_tls(self, certificate: Path) -> None:
+        """TLS as the server, with a PEM file of key and certificate."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+
+
+Script = Callable[[Line], None]
+
+
+class Peer:
+    """Listens on 127.0.0.1:`port` and plays. Use as a context manager; leaving it raises what a script raised."""
+
+    def __init__(self, *scripts: Script) -> None:
+        self.scripts = scripts
+        self.lines: list[Line] = []
+        self.faults: list[BaseException] = []
+        self._threads: list[threading.Thread] = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listening.getsockname()[1])
+
+    @property
+    def via(self) -> str:
+        return f"smtp://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Peer:
+        self._start(self._accept)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        if fault is None and self.faults:
+            raise self.faults[0]
+
+    def _start(self, target: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            connection.settimeout(PATIENCE)
+            line = Line(connection)
+            self.lines.append(line)
+            self._start(self._play, line, self.scripts[min(len(self.lines), len(self.scripts)) - 1])
+
+    def _play(self, line: Line, script: Script) -> None:
+        try:
+            script(line)
+        except (ConnectionError, EOFError):
+            pass  # the client left: what it did before is what tests look at
+        except BaseException as fault:
+            self.faults.append(fault)
+        finally:
+            line.socket.close()
