@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from smtpplus.config import Configuration
 from smtpplus.events import Accepted, Events
 from smtpplus.mail import priority, reasons
-from smtpplus.mail.envelope import Envelope, queue_id
+from smtpplus.mail.envelope import Envelope
 from smtpplus.mail.header import Header
 from smtpplus.mail.reply import printable
 
@@ -91,8 +91,11 @@ class Acceptance:
         """Seconds since the epoch."""
         return self._clock.seconds()
 
-    def complete(self, octets: bytes, *, number: int, trace: bytes, sender: str, authority: Authority) -> Completed:
-        """The header `octets` authorized and completed (RFC 6409 §8): `trace` goes on top, what is missing to the end. Refusal."""
+    def complete(self, octets: bytes, *, identity: str, trace: bytes, sender: str, authority: Authority) -> Completed:
+        """The header `octets` authorized and completed (RFC 6409 §8). Refusal.
+
+        `trace` goes on top, what is missing to the end; `identity` is the queue ID.
+        """
         header = Header.parse(octets)
         if len(header.values("received")) > HOPS:
             raise reasons.LOOP.refusal(limit=str(HOPS))
@@ -104,7 +107,7 @@ class Acceptance:
         if header.has("message-id"):
             message_id = printable(header.values("message-id")[0])
         else:
-            message_id = f"<{queue_id(number)}@{self._hostname}>"
+            message_id = f"<{identity}@{self._hostname}>"
             added += b"Message-ID: %s\r\n" % message_id.encode("ascii")
         if self._display and level != priority.NORMAL:
             added += _display(level)
@@ -116,22 +119,29 @@ class Acceptance:
         """The intake of a message that outgrew memory."""
         return self._spool.begin(number)
 
-    def commit(self, envelope: Envelope, content: bytes | Intake, header: Completed, session: str, client: str) -> Deferred[None]:
+    def commit(
+        self, envelope: Envelope, content: bytes | Intake, header: Completed, *, identity: str, session: str, client: str
+    ) -> Deferred[None]:
         """Make the message durable, then state Accepted. Fails with Refusal (STORAGE_FAULT) only; nothing is kept then."""
         durable = _attempt(self._spool.accept, envelope, content) if isinstance(content, bytes) else _attempt(content.commit, envelope)
         # one step for both: what fails in the callback is no fault of the storage
-        return durable.addCallbacks(self._accepted, self.storage_fault, callbackArgs=(envelope, header, session, client))
+        return durable.addCallbacks(
+            self._accepted,
+            self.storage_fault,
+            callbackArgs=(envelope, header),
+            callbackKeywords={"identity": identity, "session": session, "client": client},
+        )
 
     def storage_fault(self, failure: Failure) -> Failure:
         """Report a failure of the spool; what the client gets instead."""
         self._log.failure("a message could not be stored", failure=failure)
         return Failure(reasons.STORAGE_FAULT.refusal())
 
-    def _accepted(self, _: object, envelope: Envelope, header: Completed, session: str, client: str) -> None:
+    def _accepted(self, _: object, envelope: Envelope, header: Completed, *, identity: str, session: str, client: str) -> None:
         self._events.state(
             Accepted(
                 self._clock.seconds(),
-                queue_id(envelope.id),
+                identity,
                 session,
                 client,
                 envelope.user,
@@ -151,10 +161,10 @@ def mail_date(second: int) -> str:
     return formatdate(second)
 
 
-def received_field(*, hello: str, address: str, hostname: str, protocol: str, number: int, now: float) -> bytes:
+def received_field(*, hello: str, address: str, hostname: str, protocol: str, identity: str, now: float) -> bytes:
     """The trace field of RFC 5321 §4.4, its last CRLF missing. `protocol`: see RFC 3848. No user and no recipient is in it."""
     literal = f"IPv6:{address}" if ":" in address else address
-    text = f"Received: from {hello} ([{literal}])\r\n\tby {hostname} with {protocol} id {queue_id(number)};\r\n\t{mail_date(int(now))}"
+    text = f"Received: from {hello} ([{literal}])\r\n\tby {hostname} with {protocol} id {identity};\r\n\t{mail_date(int(now))}"
     return text.encode("ascii", "backslashreplace")
 
 

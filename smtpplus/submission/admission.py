@@ -143,9 +143,11 @@ class Admission(Channel):
     def refuse(self, refusal: Refusal) -> None:
         """Answer with a refusal, state it, count it."""
         reply = refusal.reply
+        if not reply.text.isascii():  # UTF-8 in replies is for clients that asked for it, RFC 6531 §3.7.4; here none needs it
+            reply = Reply(reply.code, reply.enhanced, reply.text.encode("ascii", "backslashreplace").decode("ascii"))
         self.reply(reply.wire())
         user = self.delivery.name if self.delivery is not None else ""
-        self._tell(Refused, self.name, self.client, user, self._origin.address, "", refusal.reason, str(reply))
+        self._tell(Refused, self.name, self.client, user, self._origin.address, "", refusal.reason, str(refusal.reply))
         if reply.code in _COUNTED:
             self._mistakes += 1
             if self._mistakes >= self.factory.limits.bad_commands:

@@ -35,7 +35,7 @@ Hello = tuple[bytes, bytes]  # the name the client gave, and its IP address, as 
 
 
 class Path(smtp.Address):
-    """An address that is parsed already, as IMessageDelivery wants it. `number` is the envelope id of a reverse-path's message."""
+    """An address that is parsed already, as IMessageDelivery wants it. `identity` is the queue ID of a reverse-path's message."""
 
     def __init__(self, address: str) -> None:
         local, _, domain = address.rpartition("@")
@@ -43,7 +43,7 @@ class Path(smtp.Address):
         self.addrstr = address.encode("utf-8")
         self.local = local.encode("utf-8")
         self.domain = domain.encode("utf-8")
-        self.number = 0
+        self.identity = ""
 
 
 class Forward(smtp.User):
@@ -185,7 +185,7 @@ class SubmissionDelivery:
             address=helo[1].decode("ascii", "backslashreplace"),
             hostname=self._configuration.hostname,
             protocol=self._mind.protocol_name if self._mind else "ESMTPA",
-            number=getattr(origin, "number", 0),
+            identity=getattr(origin, "identity", ""),
             now=self._now(),
         )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Callable
 from twisted.internet.defer import Deferred
 
 from smtpplus.mail import reasons
-from smtpplus.mail.envelope import Recipient, queue_id
+from smtpplus.mail.envelope import Recipient
 from smtpplus.mail.reasons import Refusal
 from smtpplus.submission import sasl
 from smtpplus.submission.admission import HELLO, LOGGED_IN, MAIL, NOBODY, RCPT, SECURE, SENDER, Admission
@@ -147,7 +147,7 @@ class Session(Admission):
             session=self.name,
             client=self.client,
         )
-        origin.number = transaction.number
+        origin.identity = transaction.identity
         self._transaction = transaction
         self._state |= MAIL
         self.reply(_SENDER_ACCEPTED)
@@ -207,14 +207,14 @@ class Session(Admission):
         self._transaction = None
         self._reading_data = False
         self._state &= ~(MAIL | RCPT)
-        self.wait(transaction.end().addCallback(self._accepted, transaction.number))
+        self.wait(transaction.end().addCallback(self._accepted, transaction.identity))
 
-    def _accepted(self, _: object, number: int) -> None:
+    def _accepted(self, _: object, identity: str) -> None:
         """The message is durable: only now is it ours (RFC 5321 §4.2.5)."""
         self.messages += 1
         self._mistakes = 0
         self._origin = NOBODY
-        self.reply(b"250 2.0.0 queued as %s\r\n" % queue_id(number).encode("ascii"))
+        self.reply(b"250 2.0.0 queued as %s\r\n" % identity.encode("ascii"))
 
     def abandon(self) -> None:
         """Forget the transaction, if there is one."""

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from smtpplus.mail import reasons
-from smtpplus.mail.envelope import CHUNK, Envelope, Recipient
+from smtpplus.mail.envelope import CHUNK, Envelope, Recipient, queue_id
 from smtpplus.mail.header import HEADER_LIMIT, find_header_end
 from smtpplus.mail.reasons import Refusal
 from smtpplus.mail.transparency import Unstuffer
@@ -44,6 +44,7 @@ class Transaction:
         "_trace",
         "_unstuffer",
         "authority",
+        "identity",
         "number",
         "parameters",
         "recipients",
@@ -65,6 +66,7 @@ class Transaction:
         self._acceptance = acceptance
         self.authority = authority
         self.number = acceptance.new_id()
+        self.identity = queue_id(self.number)
         self.sender = sender
         self.parameters = parameters
         self.recipients: dict[str, Recipient] = {}  # by address: one named twice gets one copy
@@ -131,7 +133,7 @@ class Transaction:
         )
         content = b"".join(self._pieces) if self._intake is None else self._intake
         self._intake, self._pieces = None, []  # theirs now
-        return self._acceptance.commit(envelope, content, completed, self._session, self._client)
+        return self._acceptance.commit(envelope, content, completed, identity=self.identity, session=self._session, client=self._client)
 
     def abort(self) -> None:
         """The client is gone, or starts anew: forget everything."""
@@ -173,7 +175,7 @@ class Transaction:
                 return False
             end = len(held)
         completed = self._acceptance.complete(
-            held[:end], number=self.number, trace=self._trace(), sender=self.sender, authority=self.authority
+            held[:end], identity=self.identity, trace=self._trace(), sender=self.sender, authority=self.authority
         )
         self._completed = completed
         pieces[:] = [completed.octets + held[end:]]
