@@ -38,7 +38,7 @@ fi
 cat <<END
 
 Send a message with curl (add --ssl-reqd --insecure to use STARTTLS with the self-signed certificate):
-    printf 'From: you@example.com\r\nTo: friend@example.net\r\nSubject: Hello\r\n\r\nHello.\r\n' | curl --url smtp://127.0.0.1:2587 --user 'demo:$password' --mail-from you@example.com --mail-rcpt friend@example.net --upload-file -
+    printf 'From: you@example.com\r\nTo: friend@example.net\r\nSubject: Hello\r\n\r\nHello.\r\n' | curl --silent --show-error --url smtp://127.0.0.1:2587 --user 'demo:$password' --mail-from you@example.com --mail-rcpt friend@example.net --upload-file -
 or with Python:
     python3 -c 'import smtplib; s = smtplib.SMTP("127.0.0.1", 2587); s.login("demo", "$password"); s.sendmail("you@example.com", ["friend@example.net"], "From: you@example.com\r\nTo: friend@example.net\r\nSubject: Hello\r\n\r\nHello.\r\n")'
 then look at it:
