@@ -63,11 +63,7 @@ class ServerTLS:
         context.set_cipher_list(_CIPHERS)
         context.set_session_id(self._session_id)
         _use(context.use_certificate_chain_file, self._certificate, "certificate")
-        _use(context.use_privatekey_file, self._private_key, "private key")
-        try:
-            context.check_privatekey()
-        except SSL.Error:
-            raise TLSError(f"the private key {self._private_key} does not belong to the certificate {self._certificate}") from None
+        _use(context.use_privatekey_file, self._private_key, "private key", f"the certificate {self._certificate}")
         return context
 
 
@@ -124,11 +120,14 @@ def _write(path: Path, octets: bytes, mode: int) -> None:
     fresh.replace(path)
 
 
-def _use(load: Callable[[str], None], path: Path, what: str) -> None:
+def _use(load: Callable[[str], None], path: Path, what: str, partner: str = "") -> None:
+    """Have OpenSSL `load` a file; TLSError. `partner` is what it must fit."""
     try:
         path.open("rb").close()
         load(str(path))
     except OSError as fault:
         raise TLSError(f"the {what} {path} cannot be read: {fault.strerror}") from None
-    except SSL.Error:
+    except SSL.Error as fault:
+        if "mismatch" in str(fault):
+            raise TLSError(f"the {what} {path} does not belong to {partner}") from None
         raise TLSError(f"{path} holds no {what} in PEM form") from None
