@@ -260,7 +260,12 @@ def _recipients(envelope: Envelope) -> Steps:
         parameters = None
         if recipient.notify or recipient.orcpt:
             parameters = msgspec.json.encode(_RecipientParameters(recipient.notify, recipient.orcpt)).decode()
-        steps.append((schema.INSERT_RECIPIENT, (envelope.id, index, recipient.address, 0, envelope.received_at, parameters)))
+        steps.append(
+            (
+                schema.INSERT_RECIPIENT,
+                (envelope.id, index, recipient.address, envelope.level, envelope.user, 0, envelope.received_at, parameters),
+            )
+        )
     return steps
 
 

@@ -12,8 +12,10 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Float,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -23,6 +25,7 @@ from sqlalchemy import (
     UniqueConstraint,
     bindparam,
     delete,
+    exists,
     insert,
     text,
     update,
@@ -83,8 +86,11 @@ messages = Table(
     Column("received_at", Float, nullable=False),
     Column("chunks", Integer, nullable=False),
     Column("parameters", Text),  # JSON of what few messages have: body, smtputf8, ret, envid
-    Column("content", LargeBinary),  # the first chunk; last, so that reading the others does not touch it
+    Column("content", LargeBinary),  # the first chunk
 )
+# Rows of messages are as large as their content: whoever looks for something among many must not read them. What is half received
+# is found by an index that nothing else is in, and what waits is found in the recipients.
+Index("ix_messages_receiving", messages.c.id, sqlite_where=messages.c.state == RECEIVING, postgresql_where=messages.c.state == RECEIVING)
 
 chunks = Table(
     "chunks",
@@ -100,6 +106,8 @@ recipients = Table(
     Column("message_id", Identity, primary_key=True, autoincrement=False),
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("address", Text, nullable=False),
+    Column("level", SmallInteger, nullable=False),  # of its message, as is the user: the queue is read from this table alone
+    Column("user", Text, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("due", Float, nullable=False),  # the next attempt; already in the future while one is under way
     Column("parameters", Text),  # JSON: notify, orcpt
@@ -107,10 +115,17 @@ recipients = Table(
     Column("warned", Boolean, nullable=False, server_default=text("false")),
     sqlite_with_rowid=False,
 )
+Index("ix_recipients_urgent", recipients.c.message_id, sqlite_where=recipients.c.level <= 2, postgresql_where=recipients.c.level <= 2)
+
+
+def _settled(key: Column[int]) -> ColumnElement[bool]:
+    """That no recipient of the message `key` is left."""
+    return ~exists().where(recipients.c.message_id == key)
+
 
 INSERT_MESSAGE = Statement(0, insert(messages), [c.name for c in messages.c])
 INSERT_CHUNK = Statement(1, insert(chunks), ["message_id", "number", "octets"])
-INSERT_RECIPIENT = Statement(2, insert(recipients), ["message_id", "number", "address", "attempts", "due", "parameters"])
+INSERT_RECIPIENT = Statement(2, insert(recipients), ["message_id", "number", "address", "level", "user", "attempts", "due", "parameters"])
 COMMIT_MESSAGE = Statement(
     3,
     update(messages)
@@ -137,6 +152,10 @@ DELETE_RECIPIENT = Statement(
     delete(recipients).where(recipients.c.message_id == bindparam("key"), recipients.c.number == bindparam("index")),
     ["key", "index"],
 )
-DELETE_CHUNKS = Statement(7, delete(chunks).where(chunks.c.message_id == bindparam("key")), ["key"])
-DELETE_RECIPIENTS = Statement(8, delete(recipients).where(recipients.c.message_id == bindparam("key")), ["key"])
-DELETE_MESSAGE = Statement(9, delete(messages).where(messages.c.id == bindparam("key")), ["key"])
+REMOVE_CHUNKS_IF_SETTLED = Statement(
+    7, delete(chunks).where(chunks.c.message_id == bindparam("key"), _settled(chunks.c.message_id)), ["key"]
+)
+REMOVE_IF_SETTLED = Statement(8, delete(messages).where(messages.c.id == bindparam("key"), _settled(messages.c.id)), ["key"])
+DELETE_CHUNKS = Statement(9, delete(chunks).where(chunks.c.message_id == bindparam("key")), ["key"])
+DELETE_RECIPIENTS = Statement(10, delete(recipients).where(recipients.c.message_id == bindparam("key")), ["key"])
+DELETE_MESSAGE = Statement(11, delete(messages).where(messages.c.id == bindparam("key")), ["key"])

@@ -53,7 +53,7 @@ class _Compiled:
                     row = "(" + ", ".join("?" * width) + ")"
                     head = self.one[: self.one.rindex("VALUES") + 6]
                     self.many[size] = f"{head} {', '.join([row] * size)}"
-                elif isinstance(statement.clause, Delete) and width == 1:
+                elif isinstance(statement.clause, Delete) and width == 1 and self.one.endswith("= ?"):
                     self.many[size] = f"{self.one.removesuffix('= ?')}IN ({', '.join('?' * size)})"
 
     def run(self, connection: Connection, rows: list[Row]) -> None:

@@ -20,7 +20,7 @@ from smtpplus.storage.writer import DatabaseClosed, Steps
 def message(number: int, content: bytes = b"x") -> Steps:
     """The steps that insert message `number` with one recipient."""
     row = (number, schema.QUEUED, "a@example.com", "app", 3, len(content), 1.0, 1, None, content)
-    return [(schema.INSERT_MESSAGE, row), (schema.INSERT_RECIPIENT, (number, 0, "b@example.net", 0, 1.0, None))]
+    return [(schema.INSERT_MESSAGE, row), (schema.INSERT_RECIPIENT, (number, 0, "b@example.net", 3, "app", 0, 1.0, None))]
 
 
 class WriterTests(TestCase):
@@ -103,6 +103,17 @@ class WriterTests(TestCase):
         )
         for table in ("messages", "chunks", "recipients"):
             self.assertEqual(self.seen(f"SELECT count(*) FROM {table}"), [(0,)])
+
+    @inlineCallbacks
+    def test_a_message_goes_with_its_last_recipient(self) -> Any:
+        """A removal on condition takes a message and its chunks only when no recipient is left."""
+        second = (schema.INSERT_RECIPIENT, (1, 1, "c@example.net", 3, "app", 0, 1.0, None))
+        yield self.database.run([*message(1), second, (schema.INSERT_CHUNK, (1, 1, b"tail")), *message(2)])
+        remove = [(schema.REMOVE_CHUNKS_IF_SETTLED, (1,)), (schema.REMOVE_IF_SETTLED, (1,))]
+        yield self.database.run([(schema.DELETE_RECIPIENT, (1, 0)), *remove])
+        self.assertEqual(self.seen("SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM chunks)"), [(2, 1)])
+        yield self.database.run([(schema.DELETE_RECIPIENT, (1, 1)), *remove])
+        self.assertEqual(self.seen("SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM chunks)"), [(1, 0)])
 
     @inlineCallbacks
     def test_stop_commits_what_was_handed_in(self) -> Any:

@@ -40,6 +40,8 @@ def upgrade() -> None:
         sa.Column("message_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=False, nullable=False),
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("address", sa.Text(), nullable=False),
+        sa.Column("level", sa.SmallInteger(), nullable=False),
+        sa.Column("user", sa.Text(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("due", sa.Float(), nullable=False),
         sa.Column("parameters", sa.Text(), nullable=True),
@@ -76,4 +78,8 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("user_id", "kind", "value", name=op.f("uq_senders_user_id_kind_value")),
+    )
+    op.create_index("ix_messages_receiving", "messages", ["id"], sqlite_where=sa.text("state = 0"), postgresql_where=sa.text("state = 0"))
+    op.create_index(
+        "ix_recipients_urgent", "recipients", ["message_id"], sqlite_where=sa.text("level <= 2"), postgresql_where=sa.text("level <= 2")
     )
