@@ -42,6 +42,14 @@ class Arrival(msgspec.Struct, frozen=True):
     octets: int
 
 
+class Attempt(msgspec.Struct, frozen=True):
+    """One RCPT command, whatever it was answered."""
+
+    at: float
+    connection: int
+    address: str
+
+
 class NextHop:
     """A server on 127.0.0.1:`port` (0: a free one). Use as a context manager.
 
@@ -54,7 +62,7 @@ class NextHop:
         self.refusals = {address: list(replies) for address, replies in (refusals or {}).items()}
         self.deliveries: list[Delivery] = []
         self.arrivals: list[Arrival] = []
-        self.attempts: list[tuple[float, str]] = []  # every RCPT: when, and for whom
+        self.attempts: list[Attempt] = []
         self.numbers = itertools.count(1)
         self._listening = socket.socket()
         self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
@@ -91,8 +99,13 @@ class NextHop:
         """How much was read from `connection` in that time."""
         return sum(each.octets for each in list(self.arrivals) if each.connection == connection and since <= each.at < until)
 
-    async def handle_RCPT(self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]) -> str:
-        self.attempts.append((time.monotonic(), address))
+    def connection_of(self, address: str) -> int:
+        """The connection on which the first RCPT for `address` came; waits for it."""
+        self.await_deliveries(lambda taken: any(each.address == address for each in list(self.attempts)))
+        return next(each.connection for each in self.attempts if each.address == address)
+
+    async def handle_RCPT(self, server: Recording, session: Session, envelope: Envelope, address: str, options: list[str]) -> str:
+        self.attempts.append(Attempt(time.monotonic(), server.number, address))
         replies = self.refusals.get(address)
         if replies:
             return replies.pop(0)

@@ -20,7 +20,7 @@ def test_deferred_recipient_is_tried_again_until_taken(tmp_path: Path) -> None:
             client.sendmail(APP, ["ann@example.net", "later@example.net"], message)
         hop.await_deliveries(lambda taken: len(taken) == 2)
         daemon.await_empty_queue()
-        tried = [address for _, address in hop.attempts]
+        tried = [each.address for each in hop.attempts]
         assert tried.count("later@example.net") == 3
         assert tried.count("ann@example.net") == 1
         assert sorted(each.recipients for each in hop.deliveries) == [("ann@example.net",), ("later@example.net",)]
@@ -41,3 +41,19 @@ def test_next_hop_that_is_away_gets_its_mail_when_it_is_back(tmp_path: Path) -> 
             (taken,) = hop.await_deliveries(bool)
             daemon.await_empty_queue()
             assert sender.field(taken.content, "Subject") == "away"
+
+
+def test_next_hop_that_is_away_is_left_alone(tmp_path: Path) -> None:
+    """C3: one refused connection closes the destination for a while: the messages behind it are not tried one by one."""
+    port = free_ports(1)[0]
+    settings = {"queue": {"retry": ["1h"]}}
+    with Daemon(tmp_path, routes=[{"via": f"smtp://127.0.0.1:{port}"}], settings=settings) as daemon:
+        password = daemon.add_user("app")
+        daemon.start()
+        with sender.session(daemon.port, "app", password) as client:
+            for number in range(30):
+                client.sendmail(APP, ["ann@example.net"], sender.compose(f"waiting {number}", sender=APP, to="ann@example.net"))
+        daemon.terminate()
+        assert daemon.stored("messages") == 30
+        lines = (daemon.state / "mail.log").read_text().splitlines()
+        assert sum(" deferred " in line for line in lines) == 1

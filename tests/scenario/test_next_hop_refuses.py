@@ -46,10 +46,10 @@ def test_refused_bounce_is_not_bounced(tmp_path: Path) -> None:
         daemon.start()
         with sender.session(daemon.port, "app", password) as client:
             client.sendmail(APP, ["nobody@example.net"], sender.compose("lost", sender=APP, to="nobody@example.net"))
-            hop.await_deliveries(lambda taken: APP in [address for _, address in hop.attempts])
+            hop.await_deliveries(lambda taken: APP in [each.address for each in hop.attempts])
             daemon.await_empty_queue()
             client.sendmail(APP, ["ann@example.net"], sender.compose("marker", sender=APP, to="ann@example.net"))
         hop.await_deliveries(bool)
         daemon.await_empty_queue()
         assert [sender.field(each.content, "Subject") for each in hop.deliveries] == ["marker"]
-        assert [address for _, address in hop.attempts] == ["nobody@example.net", APP, "ann@example.net"]
+        assert [each.address for each in hop.attempts] == ["nobody@example.net", APP, "ann@example.net"]

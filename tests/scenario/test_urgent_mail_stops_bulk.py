@@ -61,3 +61,26 @@ def test_urgent_message_stops_running_transfers_and_they_go_on(tmp_path: Path) -
     assert not [subject(each) for each in bulk if urgent.begun < each.begun < urgent.ended]
     assert sorted(map(subject, taken)) == sorted(["urgent", *(f"bulk-{number}" for number in range(BULK))])
     assert all(sender.is_whole(each.content) for each in taken)
+
+
+def test_crash_while_bulk_is_stopped_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    """A27: SIGKILL while the urgent message passes and bulk is stopped: after the restart all arrive, whole and once."""
+    settings = {"delivery": {"per_destination": SLOTS}}
+    with NextHop(rate=RATE) as hop, Daemon(tmp_path, routes=[{"via": hop.via}], settings=settings) as daemon:
+        password = daemon.add_user("app")
+        daemon.start()
+        for number in range(SLOTS):
+            submit(daemon, password, f"bulk-{number}", BULK_SIZE)
+        hop.await_deliveries(lambda taken: len(flowing(hop, 100_000)) >= 2)
+        submit(daemon, password, "urgent", URGENT_SIZE, {"X-Priority": "1"})
+        newest = hop.connection_of("urgent@example.net")
+        hop.await_deliveries(lambda taken: newest in flowing(hop, 100_000))
+        assert hop.deliveries == []
+        daemon.kill9()
+        daemon.start()
+        taken = hop.await_deliveries(lambda taken: len(taken) == SLOTS + 1, 120.0)
+        daemon.await_empty_queue()
+        assert len(hop.deliveries) == SLOTS + 1
+        names = sorted(sender.field(each.content, "Subject") for each in taken)
+        assert names == sorted(["urgent", *(f"bulk-{number}" for number in range(SLOTS))])
+        assert all(sender.is_whole(each.content) for each in taken)
