@@ -51,9 +51,11 @@ class Line:
         return text
 
     def gone(self) -> None:
-        """Wait until the client closes."""
-        while self.read():
-            pass
+        """Wait until the client says QUIT or closes."""
+        while b"QUIT\r\n" not in self.buffer:
+            if not self.read():
+                return
+        self.send("221 2.0.0 bye\r\n")
 
     def greet(self, ehlo: str = EHLO) -> None:
         """The session up to the first MAIL."""
