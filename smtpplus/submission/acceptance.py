@@ -8,7 +8,8 @@ take the message.
 from __future__ import annotations
 
 import functools
-from email.utils import formatdate
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import Callable, Protocol
 
 import msgspec
@@ -158,7 +159,7 @@ class Acceptance:
 @functools.lru_cache(maxsize=2)
 def mail_date(second: int) -> str:
     """A time, in seconds since the epoch, as mail writes it (RFC 5322 §3.3); most messages come in a second that had others."""
-    return formatdate(second)
+    return format_datetime(datetime.fromtimestamp(second, UTC))
 
 
 def received_field(*, hello: str, address: str, hostname: str, protocol: str, identity: str, now: float) -> bytes:

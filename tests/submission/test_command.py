@@ -121,7 +121,7 @@ def test_commands_without_argument_take_none() -> None:
 
 def test_replies_are_printable(monkeypatch: pytest.MonkeyPatch) -> None:
     """No octet of the client's reaches the wire or the log as a control character."""
-    hostile: Any = "FROM:<x@a.com> SIZE=\x1b[31m\x07".encode()
+    hostile: Any = b"FROM:<x@a.com> SIZE=\x1b[31m\x07"
     with pytest.raises(Refusal) as refused:
         parse_mail(hostile)
     assert refused.value.reply.text.isprintable()

@@ -1,0 +1,113 @@
+"""What is done to a message before it is ours: the header of RFC 6409 §8, the priority, the loop."""
+
+from __future__ import annotations
+
+from email import message_from_bytes, policy
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from smtpplus.config import Configuration, Priority
+from smtpplus.events import Events
+from smtpplus.mail.header import Header
+from smtpplus.submission.acceptance import Acceptance, Completed, received_field
+from tests.submission.rig import MemorySpool
+
+FROM = b"From: app@a.com\r\n"
+COMPLETE = FROM + b"Date: Sat, 21 Nov 2026 20:46:42 +0000\r\nMessage-ID: <1@a.com>\r\n"
+TRACE = b"Received: from client.example ([192.0.2.1])\r\n\tby mail.example.com with ESMTPSA id 0000000000001;\r\n\tnow\r\n"
+
+
+class Anybody:
+    """May send as anybody, at a level."""
+
+    def __init__(self, level: int = 3) -> None:
+        self.name = "app"
+        self.level = level
+
+    def validateHeader(self, sender: str, header: Header) -> None:
+        return
+
+
+class HeaderTests(SynchronousTestCase):
+    """`complete` on header octets."""
+
+    def completed(self, header: bytes, level: int = 3, **switches: Any) -> Completed:
+        clock = Clock()
+        clock.advance(1_800_000_000)
+        acceptance = Acceptance(
+            configuration=Configuration(hostname="mail.example.com", priority=Priority(**switches)),
+            events=Events(),
+            spool=MemorySpool(),
+            new_id=iter(range(9)).__next__,
+            clock=clock,
+        )
+        return acceptance.complete(header + b"\r\n", identity="0000000000001", trace=TRACE, sender="app@a.com", authority=Anybody(level))
+
+    def test_a_whole_header_stays_as_it_is_behind_received(self) -> None:
+        """C1, B9: everything is byte-exact: folding, odd case, blanks, words encoded by hand; the trace field goes on top."""
+        odd = COMPLETE + b"SUBJECT:  =?utf-8?Q?I love you =E2=99=A5?=\r\nX-Odd:a\r\n\tb \r\n"
+        self.assertEqual(self.completed(odd).octets, TRACE + odd + b"\r\n")
+
+    def test_date_and_message_id_are_added_where_missing(self) -> None:
+        """RFC 6409 §8.2, §8.3: both are valid, and the Message-ID holds the queue ID."""
+        found = message_from_bytes(self.completed(FROM).octets, policy=policy.default)
+        self.assertEqual(found["date"].datetime.timestamp(), 1_800_000_000)
+        self.assertEqual(found["message-id"], "<0000000000001@mail.example.com>")
+        self.assertEqual(self.completed(FROM).message_id, "<0000000000001@mail.example.com>")
+
+    def test_bcc_and_return_path_are_removed(self) -> None:
+        """RFC 5322 §3.6.3, RFC 5321 §4.4: no recipient learns of another by Bcc; the return path is the envelope's."""
+        header = (
+            b"Bcc: hidden@example.net,\r\n other@example.net\r\nReturn-Path: <evil@example.org>\r\n" + COMPLETE + b"Resent-Bcc: h@b.com\r\n"
+        )
+        self.assertEqual(self.completed(header).octets, TRACE + COMPLETE + b"\r\n")
+
+    def test_the_higher_priority_counts(self) -> None:
+        """A24: all 25 pairs of user and message: the smaller number; A23: the user's where the message says nothing."""
+        for user in range(1, 6):
+            self.assertEqual(self.completed(COMPLETE, user).level, user)
+            for message in range(1, 6):
+                header = COMPLETE + b"X-Priority: %d\r\n" % message
+                self.assertEqual(self.completed(header, user).level, min(user, message))
+
+    def test_the_priority_is_shown_once(self) -> None:
+        """A28: one consistent set of fields for 1, 2, 4, 5, in place of those that were there; none for 3."""
+        said = b"X-Priority: 5 (Lowest)\r\nImportance: low\r\nPriority: non-urgent\r\nX-MSMail-Priority: Low\r\n"
+        for level in range(1, 6):
+            header = Header.parse(self.completed(COMPLETE + said, level).octets)
+            shown = {name: header.values(name) for name in ("x-priority", "importance", "priority", "x-msmail-priority")}
+            self.assertEqual(shown["x-priority"], [] if level == 3 else [str(level)])
+            self.assertEqual({len(values) for values in shown.values()}, {0 if level == 3 else 1})
+
+    def test_display_can_be_off(self) -> None:
+        """A29: with `display` off the fields are as the client wrote them, and the priority counts all the same."""
+        header = COMPLETE + b"X-Priority: 1\r\n"
+        completed = self.completed(header, 4, display=False)
+        self.assertEqual((completed.octets, completed.level), (TRACE + header + b"\r\n", 1))
+
+    def test_what_is_told_of_a_message_is_printable(self) -> None:
+        """Subject and Message-ID go into events: no control character of the client's does."""
+        completed = self.completed(FROM + b"Subject: \x1b[31mred\x07\r\nMessage-ID: <\x08@a>\r\n")
+        self.assertTrue(completed.subject.isprintable() and completed.message_id.isprintable())
+
+
+class ReceivedTests(SynchronousTestCase):
+    """The trace field."""
+
+    def test_received_says_where_from_and_not_who(self) -> None:
+        """RFC 5321 §4.4: name and address of the client, our name, the protocol, the queue ID, the date; never the user."""
+        field = received_field(
+            hello="client.example", address="192.0.2.1", hostname="mail.example.com", protocol="ESMTPSA", identity="0000000000001", now=0.0
+        )
+        self.assertEqual(
+            field,
+            b"Received: from client.example ([192.0.2.1])\r\n\tby mail.example.com with ESMTPSA id 0000000000001;\r\n\t"
+            b"Thu, 01 Jan 1970 00:00:00 +0000",
+        )
+
+    def test_an_ipv6_client_is_written_as_a_literal(self) -> None:
+        """RFC 5321 §4.1.3: [IPv6:...]."""
+        field = received_field(hello="c", address="2001:db8::1", hostname="m", protocol="ESMTP", identity="1", now=0.0)
+        self.assertIn(b"([IPv6:2001:db8::1])", field)
