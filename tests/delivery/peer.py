@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 PATIENCE = 20.0  # seconds
-EHLO = "250-next.example\r\n250-PIPELINING\r\n250-SIZE 10000000\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
+EHLO = "250-next.example\r\n250-PIPELINING\r\n250-SIZE 100000000\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
 
 
 class Line:
@@ -22,8 +22,8 @@ class Line:
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
-        self.buffer = b""
-        self.received = b""
+        self.buffer = bytearray()
+        self.received = bytearray()
 
     def send(self, text: str | bytes) -> None:
         self.socket.sendall(text.encode() if isinstance(text, str) else text)
@@ -37,11 +37,14 @@ class Line:
 
     def until(self, mark: bytes) -> bytes:
         """What comes up to and with `mark`; EOFError if the client leaves before."""
-        while mark not in self.buffer:
+        start = 0
+        while (place := self.buffer.find(mark, start)) < 0:
+            start = max(0, len(self.buffer) - len(mark))
             if not self.read():
-                raise EOFError(self.buffer)
-        end = self.buffer.index(mark) + len(mark)
-        taken, self.buffer = self.buffer[:end], self.buffer[end:]
+                raise EOFError(mark)
+        end = place + len(mark)
+        taken = bytes(self.buffer[:end])
+        del self.buffer[:end]
         return taken
 
     def command(self, verb: str) -> str:

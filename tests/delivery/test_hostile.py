@@ -1,0 +1,191 @@
+"""Peers that misbehave, over real sockets: each ends in the exact dispositions, once, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import socket
+
+from tests.delivery.peer import EHLO, Line, Peer
+from tests.delivery.rig import SMALL, DeliveryCase, Pieces, Underway, cut, request, said
+
+LATER = ("bob@b.example", 451)
+
+
+class HostileTests(DeliveryCase):
+    async def found(self, *scripts: object, times: int = 1, content: Pieces | None = None) -> list[tuple[str, int, str]]:
+        """What is said of messages sent one after another to a peer that plays the scripts; `self.texts` has the words."""
+        self.texts = []
+        verdicts = []
+        with Peer(*scripts) as self.peer:  # type: ignore[arg-type]  # tests write scripts as plain functions
+            delivery = self.make(("*", self.peer.via))
+            for _ in range(times):
+                dispositions = await self.send(delivery, request(self.peer.via, content=content))
+                verdicts += said(dispositions)
+                self.texts += [str(each.reply) for each in dispositions]
+            await delivery.stop()
+        return verdicts
+
+    async def test_refuses_the_connection(self) -> None:
+        """Nobody listens: deferred."""
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            port = listening.getsockname()[1]
+        delivery = self.make(("*", f"smtp://127.0.0.1:{port}"))
+        verdicts = said(await self.send(delivery, request(f"smtp://127.0.0.1:{port}")))
+        assert verdicts == [(*LATER, "connection_refused")]
+
+    async def test_greets_554(self) -> None:
+        """A greeting that refuses is the peer's verdict."""
+        assert await self.found(lambda line: line.send("554 5.3.2 no mail here\r\n")) == [("bob@b.example", 554, "peer_refused")]
+        assert self.texts == ["554 5.3.2 no mail here"]
+
+    async def test_drops_after_ehlo(self) -> None:
+        """A peer that closes before the session is open defers the message."""
+
+        def script(line: Line) -> None:
+            line.send("220 x\r\n")
+            line.command("EHLO")
+
+        assert await self.found(script) == [(*LATER, "connection_lost")]
+
+    async def test_drops_in_data(self) -> None:
+        """A connection that is lost within the data defers who was accepted, and leaves who was refused refused."""
+
+        def script(line: Line) -> None:
+            line.greet()
+            line.envelope("250 ok", "550 5.1.1 no")
+            line.until(b"Subject")
+
+        with Peer(script) as peer:
+            delivery = self.make(("*", peer.via))
+            wanted = request(peer.via, "a@x", "b@x", content=Pieces(cut(b"Subject: x\r\n\r\n" + b"y" * 3_000_000)))
+            verdicts = said(await self.send(delivery, wanted))
+            await delivery.stop()
+        assert verdicts == [("a@x", 451, "connection_lost"), ("b@x", 550, "peer_refused")]
+
+    async def test_drops_after_the_final_dot(self) -> None:
+        """Without an answer to the final dot the message is tried again, and the reply says that it may arrive twice."""
+
+        def script(line: Line) -> None:
+            line.greet()
+            line.envelope()
+            line.until(b"\r\n.\r\n")
+
+        assert await self.found(script) == [(*LATER, "connection_lost")]
+        assert "may arrive twice" in self.texts[0]
+
+    async def test_endless_line_and_endless_reply(self) -> None:
+        """A reply without end is cut off, not collected."""
+
+        def line_without_end(line: Line) -> None:
+            while True:
+                line.send("2" * 65_536)
+
+        def reply_without_end(line: Line) -> None:
+            while True:
+                line.send("220-welcome\r\n" * 1000)
+
+        for script in (line_without_end, reply_without_end):
+            assert await self.found(script) == [(*LATER, "peer_broke_protocol")]
+
+    async def test_answers_before_it_is_asked(self) -> None:
+        """Replies to commands that were not sent yet are a breach, not verdicts: the message is not taken for delivered."""
+        chatter = "220 x\r\n" + EHLO + "250 ok\r\n250 ok\r\n354 go\r\n250 taken\r\n"
+        assert await self.found(lambda line: line.send(chatter)) == [(*LATER, "peer_broke_protocol")]
+
+    async def test_closes_while_idle(self) -> None:
+        """A connection that the peer closed while it was idle does not cost the next message anything: another one is opened."""
+
+        def closes(line: Line) -> None:
+            line.greet()
+            line.message()
+
+        def stays(line: Line) -> None:
+            line.greet()
+            line.message()
+            line.gone()
+
+        assert await self.found(closes, stays, times=2) == [("bob@b.example", 250, "delivered")] * 2
+
+    async def test_421_while_idle_or_at_mail(self) -> None:
+        """A used session that answers nothing but 421 is replaced by a fresh one, for the same attempt."""
+
+        def says_421_at_mail(line: Line) -> None:
+            line.greet()
+            line.message()
+            line.until(b"DATA\r\n")
+            line.send("421 4.3.2 enough\r\n")
+
+        def drops_at_mail(line: Line) -> None:
+            line.greet()
+            line.message()
+            line.until(b"DATA\r\n")
+
+        def stays(line: Line) -> None:
+            line.greet()
+            line.message()
+            line.gone()
+
+        for script in (says_421_at_mail, drops_at_mail):
+            assert await self.found(script, stays, times=2) == [("bob@b.example", 250, "delivered")] * 2
+            assert len(self.peer.lines) == 2
+
+    async def test_421_at_mail_on_a_fresh_connection(self) -> None:
+        """On a fresh connection 421 is the verdict: nobody hammers a peer that wants to be left alone."""
+
+        def script(line: Line) -> None:
+            line.greet()
+            line.until(b"DATA\r\n")
+            line.send("421 4.7.0 too much\r\n")
+
+        assert await self.found(script) == [("bob@b.example", 421, "peer_deferred")]
+        assert len(self.peer.lines) == 1
+
+    async def test_refuses_in_the_middle_of_the_data(self) -> None:
+        """A 552 while the data flows is the verdict, the connection is reset, and the rest of the message is never read as commands."""
+
+        def script(line: Line) -> None:
+            line.greet()
+            line.envelope()
+            line.until(b"Subject")
+            line.send("552 5.3.4 enough\r\n")
+            line.socket.settimeout(20)
+            while line.read():
+                line.buffer.clear()
+
+        content = Pieces(cut(b"Subject: x\r\n\r\n" + b"QUIT\r\n" * 2_000_000))
+        assert await self.found(script, content=content) == [("bob@b.example", 552, "peer_refused")]
+        assert len(self.peer.lines[0].received) < content.size
+
+    async def test_content_that_cannot_be_read(self) -> None:
+        """A piece that is lost in the middle cuts the connection: the peer never sees a final dot."""
+
+        def script(line: Line) -> None:
+            line.greet()
+            line.envelope()
+            line.gone()
+
+        content = Pieces(cut(SMALL * 10_000), slow=True, lost=2)
+        assert await self.found(script, content=content) == [(*LATER, "content_lost")]
+        assert b"\r\n.\r\n" not in self.peer.lines[0].received
+
+    async def test_abandon(self) -> None:
+        """An abandoned transfer is deferred at once, wherever it is; after its final dot it waits for the verdict."""
+
+        def before_greeting(line: Line) -> None:
+            line.gone()
+
+        def in_data(line: Line) -> None:
+            line.greet()
+            line.envelope()
+            line.gone()
+
+        for script in (before_greeting, in_data):
+            with Peer(script) as peer:
+                delivery = self.make(("*", peer.via))
+                underway = Underway(delivery, request(peer.via, content=Pieces(cut(b"x" * 30_000_000))))
+                await self.until(lambda peer=peer, script=script: peer.lines and (script is before_greeting or peer.lines[0].received))
+                underway.transfer.abandon()
+                assert said(await underway.ended) == [(*LATER, "abandoned")]
+                underway.transfer.abandon()
+                assert not underway.transfer.stop()
+                await delivery.stop()
+                assert underway.calls == 1

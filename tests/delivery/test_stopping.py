@@ -1,0 +1,153 @@
+"""Preemption seen from the wire (A27): a stopped transfer stops writing, nothing is cut, and it goes on to the same end."""
+
+from __future__ import annotations
+
+import threading
+
+from tests.delivery.peer import Line, Peer
+from tests.delivery.rig import DeliveryCase, Pieces, Underway, cut, request, said
+
+LARGE = b"Subject: bulk\r\n\r\n" + (b"z" * 62 + b"\r\n") * 400_000  # 25 MB
+
+
+class StopTests(DeliveryCase):
+    async def test_a_stopped_transfer_stops_writing_and_goes_on(self) -> None:
+        """After stop little more arrives (what the kernels held), the session stays open, and after go the message arrives exactly. A27."""
+
+        def script(line: Line) -> None:
+            line.greet()
+            line.message()
+            line.gone()
+
+        content = Pieces(cut(LARGE), slow=True)
+        with Peer(script) as peer:
+            delivery = self.make(("*", peer.via))
+            underway = Underway(delivery, request(peer.via, content=content))
+            await self.until(lambda: peer.lines and len(peer.lines[0].received) > 1_000_000)
+            assert underway.transfer.stop()
+            assert underway.transfer.stop()
+            line = peer.lines[0]
+            held = -1
+            while held != len(line.received):  # what was in flight arrives
+                held = len(line.received)
+                await self.turn(0.3)
+            assert held < len(LARGE)
+            await self.turn(0.5)
+            assert len(line.received) == held
+            underway.transfer.go()
+            assert said(await underway.ended) == [("bob@b.example", 250, "delivered")]
+            assert not underway.transfer.stop()
+            await delivery.stop()
+        assert line.received.endswith(LARGE + b".\r\nQUIT\r\n")
+        assert len(peer.lines) == 1
+
+    async def test_little_is_in_flight_to_a_slow_reader(self) -> None:
+        """What leaves after stop is bounded by the kernels' buffers and one piece, not by the message."""
+        reading = threading.Event()
+
+        def script(line: Line) -> None:
+            line.socket.setsockopt(1, 8, 16_384)  # SOL_SOCKET, SO_RCVBUF
+            line.greet()
+            line.envelope()
+            reading.wait(20)
+            line.until(b"\r\n.\r\n")
+            line.send("250 ok\r\n")
+            line.gone()
+
+        with Peer(script) as peer:
+            delivery = self.make(("*", peer.via))
+            given = 0
+
+            class Counted(Pieces):
+                def read(self, index: int, done: object) -> None:
+                    nonlocal given
+                    given = index + 1
+                    super().read(index, done)
+
+            underway = Underway(delivery, request(peer.via, content=Counted(cut(LARGE))))
+            await self.until(lambda: given > 0)
+            before = -1
+            while before != given:
+                before = given
+                await self.turn(0.3)
+            assert given * 65_536 < 2_000_000, "the transport took far more than one piece and the kernel's share"
+            assert underway.transfer.stop()
+            reading.set()
+            await self.turn(0.5)
+            assert given == before
+            underway.transfer.go()
+            assert said(await underway.ended)[0][1] == 250
+            await delivery.stop()
+
+    async def test_a_transfer_stopped_before_it_began_waits(self) -> None:
+        """A transfer that is stopped while its connection is opened sends no MAIL until go; an urgent one takes the connection."""
+        greeting = threading.Event()
+
+        def script(line: Line) -> None:
+            greeting.wait(20)
+            line.greet()
+            line.message()
+            line.message()
+            line.gone()
+
+        with Peer(script) as peer:
+            delivery = self.make(("*", peer.via))
+            bulk = Underway(delivery, request(peer.via, "bulk@x", level=5))
+            await self.until(lambda: peer.lines)
+            assert bulk.transfer.stop()
+            urgent = Underway(delivery, request(peer.via, "urgent@x", level=1))
+            greeting.set()
+            assert said(await urgent.ended) == [("urgent@x", 250, "delivered")]
+            await self.turn(0.3)
+            assert b"bulk@x" not in peer.lines[0].received
+            assert bulk.calls == 0
+            bulk.transfer.go()
+            assert said(await bulk.ended) == [("bulk@x", 250, "delivered")]
+            await delivery.stop()
+
+    async def test_a_transfer_stopped_before_data_writes_none(self) -> None:
+        """A transfer stopped between MAIL and 354 sends no data until go, even of a message of one piece."""
+        answer = threading.Event()
+
+        def script(line: Line) -> None:
+            line.greet()
+            line.until(b"DATA\r\n")
+            answer.wait(20)
+            line.send("250 ok\r\n250 ok\r\n354 go\r\n")
+            line.until(b"\r\n.\r\n")
+            line.send("250 ok\r\n")
+            line.gone()
+
+        with Peer(script) as peer:
+            delivery = self.make(("*", peer.via))
+            underway = Underway(delivery, request(peer.via))
+            await self.until(lambda: peer.lines and b"DATA\r\n" in peer.lines[0].received)
+            assert underway.transfer.stop()
+            answer.set()
+            await self.turn(0.3)
+            assert peer.lines[0].received.endswith(b"DATA\r\n")
+            underway.transfer.go()
+            assert said(await underway.ended)[0][1] == 250
+            await delivery.stop()
+
+    async def test_stop_comes_too_late_after_the_final_dot(self) -> None:
+        """Once the final dot is out, stop says no and the verdict comes; abandon waits for it too."""
+        answer = threading.Event()
+
+        def script(line: Line) -> None:
+            line.greet()
+            line.envelope()
+            line.until(b"\r\n.\r\n")
+            answer.wait(20)
+            line.send("250 ok\r\n")
+            line.gone()
+
+        with Peer(script) as peer:
+            delivery = self.make(("*", peer.via))
+            underway = Underway(delivery, request(peer.via))
+            await self.until(lambda: peer.lines and peer.lines[0].received.endswith(b"\r\n.\r\n"))
+            assert not underway.transfer.stop()
+            underway.transfer.abandon()
+            answer.set()
+            assert said(await underway.ended)[0][1] == 250
+            await delivery.stop()
