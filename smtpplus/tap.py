@@ -145,7 +145,7 @@ class House:
         self._threads.start()
         self._directory.start()
         self.queue.spool.purge().addErrback(self._broken, "what was half received cannot be removed")
-        self.queue.scheduler.load(self.queue.spool).addErrback(self._broken, "the queue cannot be read")
+        self.queue.scheduler.start().addErrback(self._broken, "the queue cannot be read")
         self.submission.startService()
         gc.collect()
         gc.freeze()  # what stands now stands for good: the collector need not look at it again

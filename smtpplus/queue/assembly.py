@@ -64,6 +64,7 @@ def assemble(
     )
     scheduler = Scheduler(
         database=database,
+        spool=spool,
         agent=agent,
         destination=destination,
         ready=Ready(delivery.per_destination, delivery.reserved_for_preempting, levels),

@@ -12,7 +12,7 @@ from smtpplus.queue.entry import Entry
 class Destination:
     """The state of one destination; `waiting` is a heap owned by `Ready`."""
 
-    __slots__ = ("_preempting", "_reserved", "closed", "failures", "full", "listed", "name", "running", "waiting", "window")
+    __slots__ = ("_preempting", "_reserved", "closed", "failures", "full", "listed", "loaded", "name", "running", "waiting", "window")
 
     def __init__(self, name: str, window: int, reserved: int, preempting: frozenset[int]) -> None:
         self.name = name
@@ -22,6 +22,7 @@ class Destination:
         self._preempting = preempting
         self.waiting: list[tuple[tuple[int, float, int], Entry]] = []
         self.listed: tuple[int, float, int] | None = None  # key under which it is in the outer heap
+        self.loaded = [0] * 6  # how many of `waiting` have the level that is the index
         self.running = 0
         self.closed = False  # backing off: it did not answer
         self.failures = 0  # times in a row that it did not answer

@@ -2,7 +2,7 @@
 
 A recipient's number is its place among those the client named; it is the key of its
 row and outlives restarts. A message leaves the queue when no recipient is left;
-an entry is in exactly one place at a time: ready, delayed, or running.
+an entry is in memory only while it is ready or running (see window).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ RECIPIENT_COST = 1024  # octets: what one more recipient weighs among users who 
 
 
 class Message:
-    """One accepted message and how many of its recipients are unsettled."""
+    """One accepted message, and how many recipients of it that are in memory are unsettled."""
 
     __slots__ = ("content", "envelope", "left", "name")
 
@@ -28,9 +28,9 @@ class Message:
 
 
 class Entry:
-    """Some recipients of one message, all of one destination, that are attempted together. Slots: `numbers` goes with `recipients`."""
+    """Some recipients of one message, all of one destination, that are attempted together; `numbers` goes with `recipients`."""
 
-    __slots__ = ("attempts", "cost", "destination", "due", "level", "message", "numbers", "over", "recipients", "user", "warned")
+    __slots__ = ("alone", "attempts", "cost", "destination", "due", "level", "message", "numbers", "over", "recipients", "user", "warned")
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class Entry:
         recipients: tuple[Recipient, ...],
         numbers: tuple[int, ...],
         *,
+        alone: bool = True,
         attempts: int = 0,
         due: float = 0.0,
         warned: bool = False,
@@ -47,6 +48,7 @@ class Entry:
         self.destination = destination
         self.recipients = recipients
         self.numbers = numbers
+        self.alone = alone  # the message has no unsettled recipient elsewhere
         self.attempts = attempts
         self.due = due  # seconds since the epoch
         self.warned = warned  # a delay notification was sent
@@ -54,6 +56,11 @@ class Entry:
         self.level = message.envelope.level
         self.user = message.envelope.user
         self.cost = message.envelope.size + RECIPIENT_COST * len(numbers)
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """What tells it from all others in memory."""
+        return self.message.envelope.id, self.destination
 
 
 class EnvelopeIds:

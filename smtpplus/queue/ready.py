@@ -50,6 +50,7 @@ class Ready:
         self._sequence += 1
         destination = self.destination(entry.destination)
         heapq.heappush(destination.waiting, ((level, finish, self._sequence), entry))
+        destination.loaded[level] += 1
         self.offer(destination)
         return destination
 
@@ -84,8 +85,21 @@ class Ready:
         entry = heapq.heappop(destination.waiting)[1]
         self._virtual[key[0]] = max(self._virtual.get(key[0], 0.0), key[1] - entry.cost)
         destination.running += 1
+        destination.loaded[key[0]] -= 1
         self.offer(destination)
         return entry
+
+    def loaded(self, destination: str, level: int) -> int:
+        """How many entries of that level wait for `destination`."""
+        found = self._destinations.get(destination)
+        return found.loaded[level] if found is not None else 0
+
+    def __contains__(self, destination: str) -> bool:
+        return destination in self._destinations
+
+    def spread(self) -> int:
+        """How many destinations there are."""
+        return len(self._destinations)
 
     def release(self, entry: Entry) -> None:
         """`entry` no longer runs; its slot is free."""

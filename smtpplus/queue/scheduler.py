@@ -1,6 +1,7 @@
 """What goes next: entries from acceptance to their last disposition.
 
-Ready entries wait in `ready` (by level, fairly between users, first in first out for one), deferred ones in a heap by due time. An
+Ready entries wait in `ready` (by level, fairly between users, first in first out for one); what is in memory of all that waits is
+`window`'s business. An
 attempt is recorded, with the next one already in the future, before it begins, so that a message that brings the process down
 does not do so again at once; attempts that begin together share one commit. `settlement` writes what became of them.
 
@@ -9,32 +10,32 @@ A fault of the database delays mail and loses none: an attempt that cannot be re
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from smtpplus.events import Events, Fault, Started
 from smtpplus.mail import reasons
 from smtpplus.mail.disposition import DeliveryAgent, Disposition, Request
-from smtpplus.mail.envelope import Content, Envelope, Recipient
+from smtpplus.mail.envelope import Content, Envelope
 from smtpplus.mail.reply import Outcome
 from smtpplus.queue import retry
 from smtpplus.queue.destination import Destination
-from smtpplus.queue.entry import Entry, Message
+from smtpplus.queue.entry import Entry
 from smtpplus.queue.preemption import Preemption
 from smtpplus.queue.ready import Ready
 from smtpplus.queue.settlement import Settlement
-from smtpplus.queue.spool import Pending, Spool
+from smtpplus.queue.spool import Spool
+from smtpplus.queue.window import Window
 from smtpplus.storage import schema
 from smtpplus.storage.database import Database
 
-PAGE = 500  # messages loaded at once at start
 LOOK = 1.0  # seconds: the clock on the wall is looked at this often, as it may be set
 AGAIN = 5.0  # seconds until a fault of the database is tried again
 
@@ -48,6 +49,7 @@ class Scheduler:
         self,
         *,
         database: Database,
+        spool: Spool,
         agent: DeliveryAgent,
         destination: Callable[[str], str],
         ready: Ready,
@@ -62,7 +64,9 @@ class Scheduler:
     ) -> None:
         self._database = database
         self._agent = agent
-        self._destination = destination
+        self._window = Window(spool=spool, ready=ready, destination=destination, line_up=self.line_up, clock=clock, now=now)
+        self._looking = LoopingCall(self._window.look)
+        self._looking.clock = clock
         self._ready = ready
         self._preemption = preemption
         self._settlement = settlement
@@ -72,11 +76,8 @@ class Scheduler:
         self._clock = clock
         self._now = now
         self._events = events
-        self._delayed: list[tuple[float, int, Entry]] = []
-        self._sequence = 0
         self._active = 0  # entries whose attempt is being recorded or under way
         self._pumping: IDelayedCall | None = None
-        self._looking: IDelayedCall | None = None
         self._stopping = False
         self._drained: Deferred[None] | None = None
 
@@ -84,72 +85,23 @@ class Scheduler:
 
     def accepted(self, envelope: Envelope, content: Content) -> None:
         """A message is committed: line up its recipients. They start after whoever waits for the commit was told."""
-        message = Message(envelope, content, len(envelope.recipients))
-        recipients = envelope.recipients
-        if len(recipients) == 1:
-            self._line_up(Entry(message, self._destination_of(recipients[0]), recipients, (0,), due=envelope.received_at))
-            return
-        pending = [Pending(index, recipient, 0, envelope.received_at, False) for index, recipient in enumerate(recipients)]
-        self._group(message, pending)
+        self._window.accept(envelope, content)
 
-    @inlineCallbacks
-    def load(self, spool: Spool) -> Any:
-        """Line up what the database holds, page by page, oldest first; mail flows meanwhile. Fires with the number of messages."""
-        after, count = 0, 0
-        newest = self._settlement.new_id()  # what is accepted from now on lines itself up
-        while not self._stopping:
-            page = yield spool.load(after, PAGE)
-            for envelope, content, pending in page:
-                if envelope.id >= newest:
-                    return count
-                message = Message(envelope, content, len(pending))
-                if pending:
-                    self._group(message, pending)
-                else:
-                    self._settlement.retire(message)
-                after, count = envelope.id, count + 1
-            if len(page) < PAGE:
-                break
-        return count
+    def start(self) -> Deferred[int]:
+        """Line up what the database holds, while mail already flows. Fires with the number of recipients found."""
+        self._looking.start(LOOK, now=False)
+        return self._window.gather(self._settlement.new_id())  # what is accepted from now on lines itself up
 
-    def _group(self, message: Message, pending: list[Pending]) -> None:
-        """One entry for each destination and due time."""
-        groups: dict[tuple[str, float], list[Pending]] = {}
-        for each in pending:
-            groups.setdefault((self._destination_of(each.recipient), each.due), []).append(each)
-        for (destination, due), members in groups.items():
-            recipients = tuple(member.recipient for member in members)
-            numbers = tuple(member.number for member in members)
-            attempts = max(member.attempts for member in members)
-            warned = any(member.warned for member in members)
-            self._line_up(Entry(message, destination, recipients, numbers, attempts=attempts, due=due, warned=warned))
+    def pick_up(self, numbers: Iterable[int]) -> None:
+        """Line up messages that another process put into the database, or made due."""
+        self._window.pick_up(numbers)
 
-    def _destination_of(self, recipient: Recipient) -> str:
-        return self._destination(recipient.address.rpartition("@")[2])
-
-    def _line_up(self, entry: Entry) -> None:
-        if entry.due > self._now():
-            self._delay(entry)
-            return
+    def line_up(self, entry: Entry) -> None:
+        """`entry` came into the window: it waits for its turn."""
         destination = self._ready.push(entry)
         if not destination.closed:
             self._preemption.demand(entry)
         self._wake()
-
-    def _delay(self, entry: Entry) -> None:
-        self._sequence += 1
-        heapq.heappush(self._delayed, (entry.due, self._sequence, entry))
-        if self._looking is None and not self._stopping:
-            self._looking = self._clock.callLater(LOOK, self._look)
-
-    def _look(self) -> None:
-        """Line up what is due."""
-        self._looking = None
-        now = self._now()
-        while self._delayed and self._delayed[0][0] <= now:
-            self._line_up(heapq.heappop(self._delayed)[2])
-        if self._delayed and not self._stopping:
-            self._looking = self._clock.callLater(LOOK, self._look)
 
     # What goes out.
 
@@ -167,6 +119,8 @@ class Scheduler:
             batch.append(entry)
         if batch:
             self._record(batch)
+        for entry in batch:
+            self._window.refill(entry.destination, entry.level)
 
     def _fits(self, entry: Entry) -> bool:
         """Whether the house has a slot for it: the last few are reserved for urgent mail, and nothing starts below a demand."""
@@ -189,9 +143,12 @@ class Scheduler:
         self._events.state(Fault(self._now(), "attempts cannot be recorded; trying again"))
         for entry in batch:
             entry.attempts -= 1
-            entry.due = self._now() + AGAIN
             self._release(entry)
-            self._delay(entry)
+        self._clock.callLater(AGAIN, self._line_up_again, batch)
+
+    def _line_up_again(self, batch: list[Entry]) -> None:
+        for entry in batch:
+            self.line_up(entry)
 
     def _launch(self, _: Any, batch: list[Entry]) -> None:
         for entry in batch:
@@ -216,11 +173,15 @@ class Scheduler:
             return
         entry.over = True
         self._preemption.ended(entry)
-        remaining = self._settlement.settle(entry, dispositions)
+        self._settlement.settle(entry, dispositions, self._settled)
         self._reached(self._ready.destination(entry.destination), dispositions)
         self._release(entry)
-        if remaining is not None:
-            self._delay(remaining)
+
+    def _settled(self, entry: Entry, due: float | None) -> None:
+        """What became of the attempt is committed; `due` is when the rest of it is tried again."""
+        self._window.leave(entry)
+        if due is not None:
+            self._window.again(entry.message.envelope.id, due)
 
     def _release(self, entry: Entry) -> None:
         self._active -= 1
@@ -252,10 +213,12 @@ class Scheduler:
     def stop(self, grace: float) -> Deferred[None]:
         """Begin nothing more; fires when what runs is over and recorded. After `grace` seconds it is abandoned and deferred."""
         self._stopping = True
-        for call in (self._pumping, self._looking):
-            if call is not None:
-                call.cancel()
-        self._pumping = self._looking = None
+        self._window.close()
+        if self._looking.running:
+            self._looking.stop()
+        if self._pumping is not None:
+            self._pumping.cancel()
+            self._pumping = None
         self._preemption.end()
         drained: Deferred[None] = Deferred()
         if not self._active:
@@ -272,4 +235,4 @@ class Scheduler:
 
     def waiting(self) -> tuple[int, int, int]:
         """How many entries are ready, delayed, and under way."""
-        return len(self._ready), len(self._delayed), self._active
+        return len(self._ready) + self._window.parking.count, self._window.calendar.count, self._active

@@ -30,6 +30,7 @@ from smtpplus.storage.database import Database
 AGAIN = 5.0  # seconds until a failed write is tried again
 
 Settled = list[tuple[int, Disposition]]
+Committed = Callable[[Entry, float | None], None]
 
 
 class Notice(msgspec.Struct, frozen=True):
@@ -38,6 +39,9 @@ class Notice(msgspec.Struct, frozen=True):
     kind: Kind
     dispositions: list[Disposition]
     until: float | None = None
+
+
+Composed = tuple[Envelope, bytes, Notice]
 
 
 class Settlement:
@@ -77,8 +81,8 @@ class Settlement:
             self._finishing.callback(None)
         return self._finishing
 
-    def settle(self, entry: Entry, dispositions: Sequence[Disposition]) -> Entry | None:
-        """Record an attempt that has ended. Returns what remains of the entry, with its next attempt in `due`; None if nothing does."""
+    def settle(self, entry: Entry, dispositions: Sequence[Disposition], committed: Committed) -> None:
+        """Record an attempt that has ended, then call `committed` with the entry and when its rest is due, None without one."""
         now = self._now()
         envelope = entry.message.envelope
         done: Settled = []
@@ -100,21 +104,17 @@ class Settlement:
             self._delivered(entry, done, notices, now)
         if failed:
             self._failed(entry, failed, notices, now)
-        remaining = self._later(entry, later, notices, steps, now) if later else None
+        due = self._later(entry, later, notices, steps, now) if later else None
         message = entry.message
         message.left -= len(done) + len(failed)
-        if message.left == 0:
+        if entry.alone and due is None:
             steps += _removal(message)
         else:
             steps += [(schema.DELETE_RECIPIENT, (envelope.id, number)) for number, _ in done + failed]
+            if not entry.alone and due is None:
+                steps += _removal_if_last(message)
         self._unwritten += 1
-        self._compose(message, notices, steps, [])
-        return remaining
-
-    def retire(self, message: Message) -> None:
-        """Remove a message that has no recipients left."""
-        self._unwritten += 1
-        self._write(_removal(message), lambda: None)
+        self._compose(message, notices, steps, [], lambda: committed(entry, due))
 
     def _delivered(self, entry: Entry, done: Settled, notices: list[Notice], now: float) -> None:
         envelope = entry.message.envelope
@@ -139,20 +139,18 @@ class Settlement:
         if told:
             notices.append(Notice("failed", told))
 
-    def _later(self, entry: Entry, later: Settled, notices: list[Notice], steps: Steps, now: float) -> Entry:
+    def _later(self, entry: Entry, later: Settled, notices: list[Notice], steps: Steps, now: float) -> float:
         envelope = entry.message.envelope
         end = envelope.received_at + self._lifetime
-        if all(disposition.reason == reasons.ABANDONED.code for _, disposition in later):
-            entry.due = now
-        else:
-            entry.due = max(now, min(entry.due, end))
+        abandoned = all(disposition.reason == reasons.ABANDONED.code for _, disposition in later)
+        due = now if abandoned else max(now, min(entry.due, end))
         warned: list[Disposition] = []
         if self._warn_after and not entry.warned and now - envelope.received_at >= self._warn_after:
             entry.warned = True
             warned = [disposition for _, disposition in later if wanted("delayed", envelope.sender, disposition.recipient)]
         for number, disposition in later:
             reply = str(disposition.reply)
-            steps.append((schema.RECORD_DEFERRAL, (entry.due, reply, entry.warned, envelope.id, number)))
+            steps.append((schema.RECORD_DEFERRAL, (due, reply, entry.warned, envelope.id, number)))
             self._events.state(
                 Deferred(
                     now,
@@ -163,23 +161,22 @@ class Settlement:
                     reply,
                     disposition.reason,
                     entry.attempts,
-                    entry.due,
+                    due,
                 )
             )
         if warned:
             notices.append(Notice("delayed", warned, end))
-        entry.numbers = tuple(number for number, _ in later)
-        entry.recipients = tuple(disposition.recipient for _, disposition in later)
-        self._spool.forget(entry.message.content)
-        return entry
+        return due
 
-    def _compose(self, message: Message, notices: list[Notice], steps: Steps, composed: list[tuple[Envelope, bytes, Notice]]) -> None:
+    def _compose(
+        self, message: Message, notices: list[Notice], steps: Steps, composed: list[Composed], committed: Callable[[], None]
+    ) -> None:
         """Compose what is to be told, one after the other, and write everything at once."""
         if len(composed) < len(notices):
             notice = notices[len(composed)]
 
             def add(envelope: Envelope, octets: bytes) -> None:
-                self._compose(message, notices, steps, [*composed, (envelope, octets, notice)])
+                self._compose(message, notices, steps, [*composed, (envelope, octets, notice)], committed)
 
             envelope = message.envelope
             self._notifier.compose(notice.kind, envelope, message.content, notice.dispositions, add, until=notice.until)
@@ -190,6 +187,7 @@ class Settlement:
         def written() -> None:
             if not message.left:
                 self._spool.forget(message.content)
+            committed()
             for envelope, octets, notice in composed:
                 to = envelope.recipients[0].address
                 self._events.state(Bounced(self._now(), message.name, queue_id(envelope.id), to, notice.kind))
@@ -223,6 +221,15 @@ def _removal(message: Message) -> Steps:
     steps: Steps = [(schema.DELETE_RECIPIENTS, key), (schema.DELETE_MESSAGE, key)]
     if message.content.chunks > 1:
         steps.append((schema.DELETE_CHUNKS, key))
+    return steps
+
+
+def _removal_if_last(message: Message) -> Steps:
+    """Other recipients of the message may be unsettled; whether they are is known in the database alone."""
+    key = (message.envelope.id,)
+    steps: Steps = [(schema.REMOVE_IF_SETTLED, key)]
+    if message.content.chunks > 1:
+        steps.append((schema.REMOVE_CHUNKS_IF_SETTLED, key))
     return steps
 
 

@@ -11,45 +11,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import sqlalchemy
 from sqlalchemy import delete, select
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from smtpplus.mail.envelope import CHUNK, Content, Envelope, Recipient
+from smtpplus.mail.envelope import CHUNK, Content, Envelope
+from smtpplus.queue import rows
+from smtpplus.queue.rows import FetchedRow, Pending, Waiting, fetch, scan
 from smtpplus.storage import schema
 from smtpplus.storage.database import Database
 from smtpplus.storage.statement import Row, Statement
 
 Steps = list[tuple[Statement, Row]]
+Stored = tuple[Envelope, Content, list[Pending]]
 Arrived = Callable[[Envelope, Content], None]
 AHEAD = 2  # chunks of one message that may wait for their commit before its client is asked to wait
-
-
-class _Parameters(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What few messages have, kept as JSON in one column."""
-
-    body: str = ""
-    smtputf8: bool = False
-    ret: str = ""
-    envid: str = ""
-
-
-class _RecipientParameters(msgspec.Struct, frozen=True, omit_defaults=True):
-    notify: str = ""
-    orcpt: str = ""
-
-
-class Pending(msgspec.Struct, frozen=True):
-    """A recipient as the database has it: unsettled."""
-
-    number: int
-    recipient: Recipient
-    attempts: int
-    due: float
-    warned: bool
 
 
 class StoredContent:
@@ -112,14 +90,14 @@ class Spool:
                     envelope.size,
                     envelope.received_at,
                     pieces,
-                    _parameters(envelope),
+                    rows.parameters(envelope),
                     first,
                 ),
             )
         ]
         for index in range(1, pieces):
             steps.append((schema.INSERT_CHUNK, (envelope.id, index, content[index * CHUNK : (index + 1) * CHUNK])))
-        steps += _recipients(envelope)
+        steps += rows.recipients(envelope)
         return steps
 
     def committed(self, _: Any, envelope: Envelope, content: bytes) -> None:
@@ -150,9 +128,22 @@ class Spool:
 
         return self._database.write(work)
 
-    def load(self, after: int, limit: int) -> Deferred[list[tuple[Envelope, Content, list[Pending]]]]:
-        """The next `limit` queued messages with ids beyond `after`, in order, each with its unsettled recipients."""
-        return self._database.read(lambda connection: _load(connection, self._database, after, limit))
+    def fetch(self, numbers: list[int]) -> Deferred[list[Stored]]:
+        """The messages with these ids that are still there, in the order of their ids; content of short ones is cached while it fits."""
+        room = max(0, self._cache)
+        return self._database.read(lambda connection: fetch(connection, numbers, room)).addCallback(self._fetched)
+
+    def _fetched(self, found: list[FetchedRow]) -> list[Stored]:
+        stored: list[Stored] = []
+        for envelope, chunks, octets, pending in found:
+            if octets is not None:
+                self._cache -= len(octets)
+            stored.append((envelope, StoredContent(self._database, envelope.id, envelope.size, chunks, octets), pending))
+        return stored
+
+    def scan(self, after: tuple[int, int], limit: int, *, urgent: bool) -> Deferred[list[Waiting]]:
+        """The next `limit` unsettled recipients beyond (message id, number) `after`: those of levels 1 and 2, or all others."""
+        return self._database.read(lambda connection: scan(connection, after, limit, urgent=urgent))
 
 
 class Intake:
@@ -224,10 +215,10 @@ class Intake:
             envelope.size,
             envelope.received_at,
             self._chunks,
-            _parameters(envelope),
+            rows.parameters(envelope),
             self._id,
         )
-        done = self._database.run([*_recipients(envelope), (schema.COMMIT_MESSAGE, row)])
+        done = self._database.run([*rows.recipients(envelope), (schema.COMMIT_MESSAGE, row)])
         return done.addCallbacks(self._committed, self._not_committed, callbackArgs=(envelope,))
 
     def _committed(self, _: Any, envelope: Envelope) -> None:
@@ -245,66 +236,3 @@ class Intake:
         if self._chunks:
             steps: Steps = [(schema.DELETE_CHUNKS, (self._id,)), (schema.DELETE_MESSAGE, (self._id,))]
             self._database.run(steps).addErrback(lambda failure: None)  # what stays is RECEIVING and purged at the next start
-
-
-def _parameters(envelope: Envelope) -> str | None:
-    if not (envelope.body or envelope.smtputf8 or envelope.ret or envelope.envid):
-        return None
-    parameters = _Parameters(envelope.body, envelope.smtputf8, envelope.ret, envelope.envid)
-    return msgspec.json.encode(parameters).decode()
-
-
-def _recipients(envelope: Envelope) -> Steps:
-    steps: Steps = []
-    for index, recipient in enumerate(envelope.recipients):
-        parameters = None
-        if recipient.notify or recipient.orcpt:
-            parameters = msgspec.json.encode(_RecipientParameters(recipient.notify, recipient.orcpt)).decode()
-        steps.append(
-            (
-                schema.INSERT_RECIPIENT,
-                (envelope.id, index, recipient.address, envelope.level, envelope.user, 0, envelope.received_at, parameters),
-            )
-        )
-    return steps
-
-
-def _load(connection: sqlalchemy.Connection, database: Database, after: int, limit: int) -> list[tuple[Envelope, Content, list[Pending]]]:
-    m, r = schema.messages.c, schema.recipients.c
-    query = (
-        select(m.id, m.sender, m.user, m.level, m.size, m.received_at, m.chunks, m.parameters)
-        .where(m.id > after, m.state == schema.QUEUED)
-        .order_by(m.id)
-        .limit(limit)
-    )
-    rows = connection.execute(query).all()
-    if not rows:
-        return []
-    unsettled: dict[int, list[Pending]] = {row.id: [] for row in rows}
-    between = select(r.message_id, r.number, r.address, r.attempts, r.due, r.parameters, r.warned).where(
-        r.message_id >= rows[0].id, r.message_id <= rows[-1].id
-    )
-    for each in connection.execute(between.order_by(r.message_id, r.number)):
-        given = msgspec.json.decode(each.parameters or "{}", type=_RecipientParameters)
-        recipient = Recipient(each.address, given.notify, given.orcpt)
-        if each.message_id in unsettled:
-            unsettled[each.message_id].append(Pending(each.number, recipient, each.attempts, each.due, each.warned))
-    loaded: list[tuple[Envelope, Content, list[Pending]]] = []
-    for row in rows:
-        said = msgspec.json.decode(row.parameters or "{}", type=_Parameters)
-        pending = unsettled[row.id]
-        envelope = Envelope(
-            row.id,
-            row.sender,
-            tuple(each.recipient for each in pending),
-            row.user,
-            row.level,
-            row.size,
-            row.received_at,
-            said.body,
-            said.smtputf8,
-            said.ret,
-            said.envid,
-        )
-        loaded.append((envelope, StoredContent(database, row.id, row.size, row.chunks, None), pending))
-    return loaded

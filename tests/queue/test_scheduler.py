@@ -25,11 +25,12 @@ CONTENT = b"Subject: test\r\n\r\nbody\r\n"
 class SchedulerTests(TestCase):
     """The queue as the daemon assembles it, with a holding agent at its end and a wall clock that the test sets."""
 
-    def setUp(self) -> None:
+    def setUp(self) -> Any:
         self.path = Path(self.mktemp()) / "smtpplus.sqlite"
         migrate(f"sqlite:///{self.path}")
         self.wall = 1_000_000.0
         self.open()
+        return self.queue.scheduler.start()
 
     def open(self) -> None:
         self.database = Database(f"sqlite:///{self.path}", reactor)
@@ -129,6 +130,7 @@ class SchedulerTests(TestCase):
         self.agent.transfers[0].end(LATER)
         (deferred,) = self.stated(facts.Deferred)
         self.assertEqual(deferred.next_attempt, self.wall + 60)
+        yield self.until(lambda: self.queue.scheduler.waiting()[1] == 1)
         self.wall += 59
         self.clock.advance(1)
         self.assertEqual(len(self.agent.transfers), 1)
@@ -235,8 +237,8 @@ class SchedulerTests(TestCase):
         yield self.until(lambda: self.rows("SELECT count(*) FROM recipients") == [(5,)])
         yield self.database.stop()  # as after a kill: the scheduler of before is never heard of again
         self.open()
-        count = yield self.queue.scheduler.load(self.queue.spool)
-        self.assertEqual(count, 3)
+        count = yield self.queue.scheduler.start()
+        self.assertEqual(count, 5)
         yield self.accept(envelope(self.queue.new_id(), at=self.wall))
         yield self.begun(1)
         self.wall += 60
@@ -299,3 +301,66 @@ class SchedulerTests(TestCase):
         purged = yield self.queue.spool.purge()
         self.assertEqual(purged, 1)
         self.assertEqual(self.rows("SELECT id FROM messages"), [(1,)])
+
+    @inlineCallbacks
+    def test_a_long_queue_is_mostly_outside_memory(self) -> Any:
+        """D1, A25: of a thousand messages for one destination a window is loaded; all go once, in order, urgent ones in front."""
+        for number in range(1, 1001):
+            last = self.queue.spool.accept(envelope(number, at=self.wall), CONTENT)
+        yield last
+        yield self.begun(20)
+        self.assertEqual(self.queue.scheduler.waiting()[0], 980)
+        yield self.accept(envelope(5000, 2, at=self.wall))
+        ended = 0
+        while ended < 1001:
+            yield self.begun(ended + 1)
+            for transfer in self.agent.transfers[ended:]:
+                transfer.end(OK)
+                ended += 1
+        begun = self.agent.begun()
+        self.assertEqual(begun[20], 5000)
+        self.assertEqual(sorted(begun), [*range(1, 1001), 5000])
+        self.assertEqual([number for number in begun if number != 5000], list(range(1, 1001)))
+        yield self.until(lambda: self.rows("SELECT count(*) FROM messages") == [(0,)])
+
+    @inlineCallbacks
+    def test_a_restart_loads_urgent_mail_first(self) -> Any:
+        """A26: of a long queue found at start what is urgent goes first, wherever it lies."""
+        yield self.queue.scheduler.stop(0)
+        for number in range(1, 300):
+            last = self.queue.spool.accept(envelope(number, at=self.wall), CONTENT)
+        yield last
+        yield self.accept(envelope(1000, 1, at=self.wall))
+        yield self.database.stop()
+        self.open()
+        yield self.queue.scheduler.start()
+        yield self.begun(1)
+        self.assertEqual(self.agent.begun()[0], 1000)
+
+    @inlineCallbacks
+    def test_a_destination_of_a_message_is_sent_once(self) -> Any:
+        """C2: of a message with two destinations one is parked, the other deferred and read again: neither is doubled or lost."""
+        for number in range(1, 260):
+            last = self.queue.spool.accept(envelope(number, 3, "app", "b@busy.net", at=self.wall), CONTENT)
+        yield last
+        yield self.accept(envelope(1000, 3, "app", "x@busy.net", "y@quick.net", at=self.wall))
+        yield self.until(lambda: 1000 in self.agent.begun())
+        (quick,) = [transfer for transfer in self.agent.transfers if transfer.request.destination == "quick.net"]
+        quick.end(LATER)
+        yield self.until(lambda: self.queue.scheduler.waiting()[1] == 1)
+        self.wall += 61
+        self.clock.advance(1)
+        yield self.until(lambda: self.agent.begun().count(1000) == 2)
+
+        def empty() -> bool:
+            """All that runs is delivered, until nothing is left"""
+            for transfer in self.agent.transfers:
+                if not transfer.ended:
+                    transfer.end(OK)
+            return self.rows("SELECT count(*) FROM messages") == [(0,)]
+
+        yield self.until(empty)
+        sent = [(t.request.envelope.id, r.address) for t in self.agent.transfers for r in t.request.recipients]
+        self.assertEqual(sent.count((1000, "x@busy.net")), 1)
+        self.assertEqual(sent.count((1000, "y@quick.net")), 2)
+        self.assertEqual(len(sent), 259 + 3)

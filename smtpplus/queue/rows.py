@@ -1,0 +1,110 @@
+"""Envelopes as rows and back: what the columns mean, and the two questions the queue asks of the database.
+
+`fetch` reads whole messages by id; `scan` goes through what waits without touching content. Both are called in a reader's thread.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import sqlalchemy
+from sqlalchemy import case, select, tuple_
+
+from smtpplus.mail.envelope import Envelope, Recipient
+from smtpplus.storage import schema
+from smtpplus.storage.statement import Row, Statement
+
+URGENT = 2  # levels up to this one are found by an index of their own
+
+
+class _Parameters(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What few messages have, kept as JSON in one column."""
+
+    body: str = ""
+    smtputf8: bool = False
+    ret: str = ""
+    envid: str = ""
+
+
+class _RecipientParameters(msgspec.Struct, frozen=True, omit_defaults=True):
+    notify: str = ""
+    orcpt: str = ""
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """A recipient as the database has it: unsettled."""
+
+    number: int
+    recipient: Recipient
+    attempts: int
+    due: float
+    warned: bool
+
+
+FetchedRow = tuple[Envelope, int, bytes | None, list[Pending]]  # with the number of chunks, and the content if it was asked for
+Waiting = tuple[int, int, str, int, str, float]  # message id, number, address, level, user, due
+
+
+def parameters(envelope: Envelope) -> str | None:
+    """The column `parameters` of a message."""
+    if not (envelope.body or envelope.smtputf8 or envelope.ret or envelope.envid):
+        return None
+    given = _Parameters(envelope.body, envelope.smtputf8, envelope.ret, envelope.envid)
+    return msgspec.json.encode(given).decode()
+
+
+def recipients(envelope: Envelope) -> list[tuple[Statement, Row]]:
+    """What inserts the recipients of a new message."""
+    steps: list[tuple[Statement, Row]] = []
+    for index, recipient in enumerate(envelope.recipients):
+        given = None
+        if recipient.notify or recipient.orcpt:
+            given = msgspec.json.encode(_RecipientParameters(recipient.notify, recipient.orcpt)).decode()
+        row = (envelope.id, index, recipient.address, envelope.level, envelope.user, 0, envelope.received_at, given)
+        steps.append((schema.INSERT_RECIPIENT, row))
+    return steps
+
+
+def fetch(connection: sqlalchemy.Connection, numbers: list[int], room: int) -> list[FetchedRow]:
+    """The messages `numbers` that are queued, with their unsettled recipients; the content of those in one chunk, up to `room` octets."""
+    m, r = schema.messages.c, schema.recipients.c
+    content = case((m.chunks == 1, m.content), else_=None) if room else sqlalchemy.null()
+    query = select(m.id, m.sender, m.user, m.level, m.size, m.received_at, m.chunks, m.parameters, content.label("octets"))
+    found = connection.execute(query.where(m.id.in_(numbers), m.state == schema.QUEUED).order_by(m.id)).all()
+    unsettled: dict[int, list[Pending]] = {row.id: [] for row in found}
+    waiting = select(r.message_id, r.number, r.address, r.attempts, r.due, r.parameters, r.warned).where(r.message_id.in_(numbers))
+    for each in connection.execute(waiting.order_by(r.message_id, r.number)):
+        given = msgspec.json.decode(each.parameters, type=_RecipientParameters) if each.parameters else _RecipientParameters()
+        recipient = Recipient(each.address, given.notify, given.orcpt)
+        if each.message_id in unsettled:
+            unsettled[each.message_id].append(Pending(each.number, recipient, each.attempts, each.due, each.warned))
+    fetched: list[FetchedRow] = []
+    for row in found:
+        said = msgspec.json.decode(row.parameters, type=_Parameters) if row.parameters else _Parameters()
+        pending = unsettled[row.id]
+        addressees = tuple(each.recipient for each in pending)
+        envelope = Envelope(
+            row.id,
+            row.sender,
+            addressees,
+            row.user,
+            row.level,
+            row.size,
+            row.received_at,
+            said.body,
+            said.smtputf8,
+            said.ret,
+            said.envid,
+        )
+        octets = row.octets if row.octets is not None and len(row.octets) <= room else None
+        room -= len(octets) if octets is not None else 0
+        fetched.append((envelope, row.chunks, octets, pending))
+    return fetched
+
+
+def scan(connection: sqlalchemy.Connection, after: tuple[int, int], limit: int, *, urgent: bool) -> list[Waiting]:
+    """The next unsettled recipients in the order of their keys: of levels up to URGENT, or of the others."""
+    r = schema.recipients.c
+    query = select(r.message_id, r.number, r.address, r.level, r.user, r.due)
+    key = tuple_(r.message_id, r.number) > tuple_(*after)
+    level = r.level <= URGENT if urgent else r.level > URGENT
+    return [tuple(row) for row in connection.execute(query.where(key, level).order_by(r.message_id, r.number).limit(limit))]
