@@ -69,6 +69,7 @@ class NextHop:
         self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listening.bind((HOST, port))
         self._listening.listen(128)  # from here on clients wait, and are not refused, until the loop runs
+        self._listening.listen(128)  # here, so that nobody is refused while the thread starts
         self.port = int(self._listening.getsockname()[1])
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="next hop", daemon=True)
