@@ -67,7 +67,7 @@ def assemble(
         spool=spool,
         agent=agent,
         destination=destination,
-        ready=Ready(delivery.per_destination, delivery.reserved_for_preempting, levels),
+        ready=Ready(delivery.per_destination, delivery.reserved_for_preempting, levels, aging=configuration.priority.aging, now=now),
         preemption=Preemption(levels=levels, max_pause=configuration.priority.max_pause, clock=clock, now=now, events=events),
         settlement=settlement,
         schedule=settings.retry,

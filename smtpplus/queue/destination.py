@@ -6,6 +6,8 @@ not answer, and nothing is tried before. A blocked destination stands in nobody'
 
 from __future__ import annotations
 
+import heapq
+
 from smtpplus.queue.entry import Entry
 
 
@@ -33,7 +35,17 @@ class Destination:
             return False
         if self.running < self.window:
             return True
-        return self.waiting[0][0][0] in self._preempting and self.running < self.window + self._reserved
+        return self.waiting[0][1].level in self._preempting and self.running < self.window + self._reserved
+
+    def top(self) -> tuple[int, float, int] | None:
+        """The key of the best waiting entry; items that an entry has left behind for a better place are dropped on the way."""
+        waiting = self.waiting
+        while waiting:
+            key, entry = waiting[0]
+            if entry.place == key[2]:
+                return key
+            heapq.heappop(waiting)
+        return None
 
     def idle(self) -> bool:
         """Whether nothing is known about it that is worth keeping."""

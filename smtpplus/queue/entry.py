@@ -30,7 +30,22 @@ class Message:
 class Entry:
     """Some recipients of one message, all of one destination, that are attempted together; `numbers` goes with `recipients`."""
 
-    __slots__ = ("alone", "attempts", "cost", "destination", "due", "level", "message", "numbers", "over", "recipients", "user", "warned")
+    __slots__ = (
+        "alone",
+        "attempts",
+        "cost",
+        "destination",
+        "due",
+        "level",
+        "message",
+        "numbers",
+        "over",
+        "place",
+        "rank",
+        "recipients",
+        "user",
+        "warned",
+    )
 
     def __init__(
         self,
@@ -53,7 +68,9 @@ class Entry:
         self.due = due  # seconds since the epoch
         self.warned = warned  # a delay notification was sent
         self.over = True  # no attempt is under way
+        self.place = 0  # sequence under which it waits in `ready`; 0 if it does not
         self.level = message.envelope.level
+        self.rank = self.level  # the level it waits at: aging makes it smaller
         self.user = message.envelope.user
         self.cost = message.envelope.size + RECIPIENT_COST * len(numbers)
 

@@ -1,7 +1,8 @@
 """The order of what may be sent now: a heap of destinations, and in each destination a heap of entries.
 
-Order is (level, virtual finish time, sequence). Levels are strict. Inside a level users share by start-time fair queueing (Goyal,
-Vin, Cheng 1996): an entry's finish time is the level's virtual time, or its user's last finish time if that is later, plus its cost;
+Order is (rank, virtual finish time, sequence). The rank is the level, less one for each `aging` waited: aging changes the order, not
+what the entry may stop. Ranks are strict. Inside a rank users share by start-time fair queueing (Goyal,
+Vin, Cheng 1996): an entry's finish time is the rank's virtual time, or its user's last finish time if that is later, plus its cost;
 so whoever sent little goes before whoever sent much, and one user's entries stay in order of arrival. No operation scans: all are
 O(log n) in the entries of one destination and in the destinations.
 
@@ -12,25 +13,30 @@ recognized by their key and skipped.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 
 from smtpplus.queue.destination import Destination
 from smtpplus.queue.entry import Entry
 
 Key = tuple[int, float, int]
+GAIN = 3  # levels that an entry gains by waiting, at most
 
 
 class Ready:
-    """All entries that wait for a slot, and the destinations they wait for."""
+    """All entries that wait for a slot, and the destinations they wait for. Times are seconds since the epoch."""
 
-    def __init__(self, window: int, reserved: int, preempting: frozenset[int]) -> None:
+    def __init__(self, window: int, reserved: int, preempting: frozenset[int], *, aging: float, now: Callable[[], float]) -> None:
         self._window = window
         self._reserved = reserved
         self._preempting = preempting
+        self._aging = aging  # seconds waited for each level gained; 0: none is
+        self._now = now
         self._destinations: dict[str, Destination] = {}
         self._heap: list[tuple[Key, str]] = []
+        self._older: list[tuple[float, int, Entry]] = []  # a heap: when an entry gains its next level
         self._sequence = 0
-        self._virtual: dict[int, float] = {}  # level → virtual time
-        self._finish: dict[tuple[int, str], float] = {}  # (level, user) → finish time of the user's last entry
+        self._virtual: dict[int, float] = {}  # rank → virtual time
+        self._finish: dict[tuple[int, str], float] = {}  # (rank, user) → finish time of the user's last entry
 
     def destination(self, name: str) -> Destination:
         """The destination's state, made at first use."""
@@ -41,27 +47,48 @@ class Ready:
 
     def push(self, entry: Entry) -> Destination:
         """Let `entry` wait behind its peers. Returns its destination."""
-        level, owner = entry.level, (entry.level, entry.user)
-        virtual = self._virtual.get(level, 0.0)
-        finish = max(virtual, self._finish.get(owner, 0.0)) + entry.cost
+        destination = self.destination(entry.destination)
+        destination.loaded[entry.level] += 1
+        self._put(destination, entry)
+        return destination
+
+    def _put(self, destination: Destination, entry: Entry) -> None:
+        self._sequence += 1
+        entry.place = self._sequence
+        rank = entry.rank = self._ranked(entry) if self._aging else entry.level
+        owner = (rank, entry.user)
+        finish = max(self._virtual.get(rank, 0.0), self._finish.get(owner, 0.0)) + entry.cost
         self._finish[owner] = finish
         if len(self._finish) > 1024:
             self._forget()
-        self._sequence += 1
-        destination = self.destination(entry.destination)
-        heapq.heappush(destination.waiting, ((level, finish, self._sequence), entry))
-        destination.loaded[level] += 1
+        heapq.heappush(destination.waiting, ((rank, finish, self._sequence), entry))
         self.offer(destination)
-        return destination
+
+    def _ranked(self, entry: Entry) -> int:
+        """The level less one for each `aging` waited, at most GAIN (D1); when it will be one less is noted."""
+        received = entry.message.envelope.received_at
+        gained = max(0, min(GAIN, int((self._now() - received) / self._aging)))
+        rank = max(1, entry.level - gained)
+        if gained < GAIN and rank > 1:
+            heapq.heappush(self._older, (received + (gained + 1) * self._aging, self._sequence, entry))
+        return rank
+
+    def age(self) -> None:
+        """Give their better place to those who have waited long enough; call it now and then."""
+        now = self._now()
+        while self._older and self._older[0][0] <= now:
+            _, place, entry = heapq.heappop(self._older)
+            if entry.place == place:
+                self._put(self._destinations[entry.destination], entry)
 
     def offer(self, destination: Destination) -> None:
         """Put `destination` in the outer heap if it can take its best entry now; call it whenever that may have become so."""
-        if destination.waiting and destination.takes():
-            key = destination.waiting[0][0]
-            if destination.listed != key:
+        key = destination.top()
+        if key is not None:
+            if destination.listed != key and destination.takes():
                 destination.listed = key
                 heapq.heappush(self._heap, (key, destination.name))
-        elif not destination.waiting and not destination.running and destination.idle():
+        elif not destination.running and destination.idle():
             self._destinations.pop(destination.name, None)
 
     def best(self) -> Entry | None:
@@ -69,7 +96,7 @@ class Ready:
         while self._heap:
             key, name = self._heap[0]
             destination = self._destinations.get(name)
-            if destination is not None and destination.listed == key and destination.waiting[0][0] == key and destination.takes():
+            if destination is not None and destination.listed == key and destination.top() == key and destination.takes():
                 return destination.waiting[0][1]
             heapq.heappop(self._heap)
             if destination is not None and destination.listed == key:
@@ -83,9 +110,10 @@ class Ready:
         destination = self._destinations[name]
         destination.listed = None
         entry = heapq.heappop(destination.waiting)[1]
+        entry.place = 0
         self._virtual[key[0]] = max(self._virtual.get(key[0], 0.0), key[1] - entry.cost)
         destination.running += 1
-        destination.loaded[key[0]] -= 1
+        destination.loaded[entry.level] -= 1
         self.offer(destination)
         return entry
 
@@ -93,9 +121,6 @@ class Ready:
         """How many entries of that level wait for `destination`."""
         found = self._destinations.get(destination)
         return found.loaded[level] if found is not None else 0
-
-    def __contains__(self, destination: str) -> bool:
-        return destination in self._destinations
 
     def spread(self) -> int:
         """How many destinations there are."""
@@ -108,7 +133,7 @@ class Ready:
         self.offer(destination)
 
     def __len__(self) -> int:
-        return sum(len(destination.waiting) for destination in self._destinations.values())
+        return sum(sum(destination.loaded) for destination in self._destinations.values())
 
     def destinations(self) -> list[Destination]:
         """Every destination that waits or runs."""

@@ -65,7 +65,7 @@ class Scheduler:
         self._database = database
         self._agent = agent
         self._window = Window(spool=spool, ready=ready, destination=destination, line_up=self.line_up, clock=clock, now=now)
-        self._looking = LoopingCall(self._window.look)
+        self._looking = LoopingCall(self._look)
         self._looking.clock = clock
         self._ready = ready
         self._preemption = preemption
@@ -91,6 +91,12 @@ class Scheduler:
         """Line up what the database holds, while mail already flows. Fires with the number of recipients found."""
         self._looking.start(LOOK, now=False)
         return self._window.gather(self._settlement.new_id())  # what is accepted from now on lines itself up
+
+    def _look(self) -> None:
+        """Once a second: what has come due, and who has waited long enough for a better place."""
+        self._window.look()
+        self._ready.age()
+        self._wake()
 
     def pick_up(self, numbers: Iterable[int]) -> None:
         """Line up messages that another process put into the database, or made due."""
@@ -124,7 +130,7 @@ class Scheduler:
 
     def _fits(self, entry: Entry) -> bool:
         """Whether the house has a slot for it: the last few are reserved for urgent mail, and nothing starts below a demand."""
-        if entry.level > self._preemption.ceiling:
+        if entry.rank > self._preemption.ceiling:
             return False
         return self._active < self._connections - (0 if self._preemption.preempts(entry) else self._reserved)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,8 +11,8 @@ from smtpplus.queue.ready import Ready
 from tests.queue.fixtures import entry
 
 
-def ready(window: int = 1000, reserved: int = 2) -> Ready:
-    return Ready(window, reserved, frozenset({1, 2}))
+def ready(window: int = 1000, reserved: int = 2, now: Callable[[], float] = lambda: 0.0) -> Ready:
+    return Ready(window, reserved, frozenset({1, 2}), aging=1800.0, now=now)
 
 
 def drained(queue: Ready) -> list[int]:
@@ -107,3 +109,40 @@ def test_an_idle_destination_is_forgotten() -> None:
     drained(queue)
     assert queue.destinations() == []
     assert len(queue) == 0
+
+
+def test_waiting_gains_a_level_at_a_time() -> None:
+    """D1: after each half hour a message goes one level higher, three at most, so that none waits for ever behind higher ones."""
+    time = 0.0
+    queue = ready(now=lambda: time)
+    old = entry(0, 5)
+    queue.push(old)
+    ranks = []
+    for half_hours in range(6):
+        time = half_hours * 1800.0
+        queue.age()
+        ranks.append(old.rank)
+    assert ranks == [5, 4, 3, 2, 2, 2]
+    queue.push(entry(1, 3))
+    queue.push(entry(2, 1))
+    assert drained(queue) == [2, 0, 1]
+
+
+def test_aging_does_not_preempt() -> None:
+    """D1: a message that has aged to level 2 goes early, but takes no slot that is reserved for urgent mail."""
+    time = 0.0
+    queue = ready(window=1, now=lambda: time)
+    queue.push(entry(0, 3))
+    queue.take()
+    queue.push(entry(1, 3))
+    time = 3600.0
+    queue.age()
+    assert queue.best() is None
+
+
+def test_what_was_read_again_is_as_old_as_it_is() -> None:
+    """D1: a message that comes back into memory has the rank of its age at once."""
+    queue = ready(now=lambda: 1800.0)
+    old = entry(0, 4)
+    queue.push(old)
+    assert old.rank == 3
