@@ -21,9 +21,9 @@ def envelope(number: int, level: int = 3, user: str = "app", *to: str, sender: s
     return Envelope(number, sender, recipients, user, level, 100, at)
 
 
-def entry(number: int, level: int = 3, user: str = "app", destination: str = "example.net") -> Entry:
+def entry(number: int, level: int = 3, user: str = "app", destination: str = "example.net", at: float = 0.0) -> Entry:
     """An entry with one recipient."""
-    accepted = envelope(number, level, user)
+    accepted = envelope(number, level, user, at=at)
     return Entry(Message(accepted, WholeContent(b"x" * 100), 1), destination, accepted.recipients, (0,))
 
 

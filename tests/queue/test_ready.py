@@ -123,8 +123,8 @@ def test_waiting_gains_a_level_at_a_time() -> None:
         queue.age()
         ranks.append(old.rank)
     assert ranks == [5, 4, 3, 2, 2, 2]
-    queue.push(entry(1, 3))
-    queue.push(entry(2, 1))
+    queue.push(entry(1, 3, at=time))
+    queue.push(entry(2, 1, at=time))
     assert drained(queue) == [2, 0, 1]
 
 
