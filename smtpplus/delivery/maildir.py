@@ -41,9 +41,11 @@ def mailbox_path(pattern: str, address: str) -> Path:
         key = parse_mailbox(address).key
     except AddressError:
         key = address.lower()
-    user, _, domain = key.rpartition("@")
+    user, at, domain = key.rpartition("@")
+    if not at:
+        user, domain = key, ""
     path = pattern
-    for placeholder, name in (("{recipient}", key), ("{user}", user or key), ("{domain}", domain)):
+    for placeholder, name in (("{recipient}", key), ("{user}", user), ("{domain}", domain)):
         if placeholder in path:
             path = path.replace(placeholder, _harmless(name))
     return Path(path)

@@ -68,9 +68,11 @@ def literal(text: str) -> str | None:
 class Resolver:
     """Asks `servers`; without any, those of /etc/resolv.conf, and then /etc/hosts comes first for hosts."""
 
-    def __init__(self, *, reactor: IReactorTime, servers: Sequence[tuple[str, int]], random: random.Random) -> None:
+    def __init__(
+        self, *, reactor: IReactorTime, servers: Sequence[tuple[str, int]], random: random.Random, patience: Sequence[int] = PATIENCE
+    ) -> None:
         system = None if servers else "/etc/resolv.conf"
-        self._names = NamesResolver(resolv=system, servers=list(servers), timeout=PATIENCE, reactor=reactor)
+        self._names = NamesResolver(resolv=system, servers=list(servers), timeout=tuple(patience), reactor=reactor)
         self._hosts = FilePath(b"/etc/hosts") if system else None
         self._clock = reactor
         self._random = random

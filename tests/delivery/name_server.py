@@ -1,0 +1,72 @@
+"""A real DNS server on loopback: twisted.names' authority for the zone `example`, over UDP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.names import dns
+from twisted.names.authority import FileAuthority
+from twisted.names.server import DNSServerFactory
+
+SOA = dns.Record_SOA(b"ns.example", b"hostmaster.example", 1, 3600, 600, 86400, 60)
+
+
+class Broken(Exception):
+    """What a broken name raises in the server, which logs it."""
+
+
+class Zone(FileAuthority):
+    """The zone. `questions` are the (name, type) asked; a name in `broken` is answered SERVFAIL."""
+
+    def __init__(self, records: dict[str, list[Any]], broken: tuple[str, ...]) -> None:
+        self.questions: list[tuple[str, int]] = []
+        self.broken = broken
+        self._kept = {name.encode(): kept for name, kept in records.items()}
+        super().__init__("")
+
+    def loadFile(self, filename: str) -> None:
+        """The records come from the test, not from a file."""
+        zone: Any = self  # Twisted declares both as None
+        zone.soa = (b"example", SOA)
+        zone.records = {b"example": [SOA], **self._kept}
+
+    def _lookup(self, name: bytes, cls: int, type: int, timeout: Any = None) -> Deferred[Any]:
+        self.questions.append((name.decode(), type))
+        if name.decode() in self.broken:
+            return fail(Broken())
+        answer: Deferred[Any] = super()._lookup(name, cls, type, timeout)
+        return answer
+
+
+class NameServer:
+    """Serves a zone on 127.0.0.1:`port`."""
+
+    def __init__(self, reactor: Any, records: dict[str, list[Any]], broken: tuple[str, ...] = ()) -> None:
+        self.zone = Zone(records, broken)
+        protocol = dns.DNSDatagramProtocol(DNSServerFactory(authorities=[self.zone]), reactor=reactor)
+        self._listening = reactor.listenUDP(0, protocol, interface="127.0.0.1")
+        self.port = int(self._listening.getHost().port)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return ("127.0.0.1", self.port)
+
+    def stop(self) -> Any:
+        return self._listening.stopListening()
+
+
+def mx(preference: int, host: str, ttl: int = 300) -> Any:
+    return dns.Record_MX(preference, host.encode(), ttl=ttl)
+
+
+def a(address: str, ttl: int = 300) -> Any:
+    return dns.Record_A(address, ttl=ttl)
+
+
+def aaaa(address: str, ttl: int = 300) -> Any:
+    return dns.Record_AAAA(address, ttl=ttl)
+
+
+def cname(host: str, ttl: int = 300) -> Any:
+    return dns.Record_CNAME(host.encode(), ttl=ttl)

@@ -1,0 +1,136 @@
+"""DNS as mail needs it, asked of a real server."""
+
+from __future__ import annotations
+
+import random
+import socket
+from typing import Any
+
+from twisted.names import dns
+from twisted.trial.unittest import TestCase
+
+from smtpplus.delivery.fault import Fault
+from smtpplus.delivery.resolver import Resolver, Target, Targets
+from tests.delivery.name_server import Broken, NameServer, a, aaaa, cname, mx
+from tests.delivery.rig import reactor
+
+RECORDS: dict[str, list[Any]] = {
+    "plain.example": [mx(20, "second.example"), mx(10, "first.example")],
+    "first.example": [a("192.0.2.1"), aaaa("2001:db8::1")],
+    "second.example": [a("192.0.2.2")],
+    "equal.example": [mx(10, "first.example"), mx(10, "second.example"), mx(5, "best.example")],
+    "best.example": [a("192.0.2.9")],
+    "implicit.example": [a("192.0.2.3")],
+    "null.example": [mx(0, "")],
+    "mixed.example": [mx(0, ""), mx(10, "first.example")],
+    "alias.example": [cname("plain.example")],
+    "aliased-host.example": [mx(10, "alias-of-first.example")],
+    "alias-of-first.example": [cname("first.example")],
+    "circle.example": [cname("circle2.example")],
+    "circle2.example": [cname("circle.example")],
+    "text.example": [dns.Record_TXT(b"no mail", ttl=300)],
+    "dangling.example": [mx(10, "gone.example")],
+    "half.example": [mx(10, "gone.example"), mx(20, "second.example")],
+    "half-broken.example": [mx(10, "gone.example"), mx(20, "broken.example")],
+    "brief.example": [a("192.0.2.4", ttl=0)],
+}
+
+
+class ResolverTests(TestCase):
+    timeout = 30
+
+    def setUp(self) -> None:
+        self.server = NameServer(reactor, RECORDS, broken=("broken.example",))
+        self.addCleanup(self.server.stop)
+        self.resolver = Resolver(reactor=reactor, servers=[self.server.address], random=random.Random(1))
+
+    async def hosts(self, domain: str) -> list[tuple[int, str, str]] | str:
+        """Preference, host and address of each target, or the reason of the fault."""
+        return _shown(await self.resolver.mail_hosts(domain))
+
+    async def test_mx_in_order_of_preference(self) -> None:
+        """The lowest preference number first, each host with its IPv6 and IPv4 addresses (RFC 5321 §5.1)."""
+        assert await self.hosts("plain.example") == [
+            (10, "first.example", "2001:db8::1"),
+            (10, "first.example", "192.0.2.1"),
+            (20, "second.example", "192.0.2.2"),
+        ]
+
+    async def test_equal_preferences_are_shuffled(self) -> None:
+        """Hosts of equal preference take turns at being first, and never come before a better one."""
+        firsts = set()
+        for _ in range(40):
+            found = await self.hosts("equal.example")
+            assert isinstance(found, list)
+            assert found[0][1] == "best.example"
+            firsts.add(found[1][1])
+        assert firsts == {"first.example", "second.example"}
+
+    async def test_without_mx_the_domain_is_the_host(self) -> None:
+        """A domain with addresses and no MX takes mail itself (RFC 5321 §5.1)."""
+        assert await self.hosts("implicit.example") == [(0, "implicit.example", "192.0.2.3")]
+
+    async def test_null_mx(self) -> None:
+        """A null MX says that there is no mail, for good (RFC 7505); beside other records it is ignored."""
+        assert await self.hosts("null.example") == "null_mx"
+        assert await self.hosts("mixed.example") == [(10, "first.example", "2001:db8::1"), (10, "first.example", "192.0.2.1")]
+
+    async def test_cname(self) -> None:
+        """A CNAME is followed for the domain and for a mail host; one that goes in a circle is temporary."""
+        assert await self.hosts("alias.example") == await self.hosts("plain.example")
+        assert await self.hosts("aliased-host.example") == [
+            (10, "alias-of-first.example", "2001:db8::1"),
+            (10, "alias-of-first.example", "192.0.2.1"),
+        ]
+        assert await self.hosts("circle.example") == "dns_failed"
+
+    async def test_what_does_not_exist_is_permanent(self) -> None:
+        """NXDOMAIN, a domain without mail host, and MX hosts without address cannot be delivered to, ever."""
+        assert await self.hosts("nowhere.example") == "no_such_domain"
+        assert await self.hosts("text.example") == "no_route"
+        assert await self.hosts("dangling.example") == "no_route"
+        assert await self.hosts("half.example") == [(20, "second.example", "192.0.2.2")]
+
+    async def test_a_server_that_fails_is_temporary(self) -> None:
+        """SERVFAIL says nothing about the domain, not even where other hosts do not exist."""
+        assert await self.hosts("broken.example") == "dns_failed"
+        assert await self.hosts("half-broken.example") == "dns_failed"
+        assert self.flushLoggedErrors(Broken)
+
+    async def test_silence_is_temporary(self) -> None:
+        """A server that does not answer defers."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+            silent.bind(("127.0.0.1", 0))
+            resolver = Resolver(reactor=reactor, servers=[silent.getsockname()], random=random.Random(1), patience=(1,))
+            assert _shown(await resolver.mail_hosts("plain.example")) == "dns_failed"
+
+    async def test_answers_are_remembered_for_their_ttl(self) -> None:
+        """What was asked is not asked again while it holds, that there is none included; failures and TTL 0 are asked anew."""
+        for _ in range(3):
+            for domain in ("plain.example", "nowhere.example", "broken.example"):
+                await self.hosts(domain)
+            await self.resolver.addresses("brief.example")
+        asked = [self.server.zone.questions.count(question) for question in _questions("plain", "nowhere", "broken", "brief")]
+        assert asked == [1, 1, 3, 3]
+        assert self.flushLoggedErrors(Broken)
+
+    async def test_one_question_for_many_askers(self) -> None:
+        """Lookups of one name at the same time are one question."""
+        looking = [self.resolver.mail_hosts("implicit.example") for _ in range(10)]
+        assert [_shown(await each) for each in looking] == [[(0, "implicit.example", "192.0.2.3")]] * 10
+        assert self.server.zone.questions.count(("implicit.example", dns.MX)) == 1
+
+    async def test_address_literals_need_no_dns(self) -> None:
+        """[192.0.2.1], [IPv6:2001:db8::1] and bare addresses are targets as they stand."""
+        found = [await self.hosts(domain) for domain in ("[192.0.2.7]", "[IPv6:2001:db8::7]")]
+        assert found == [[(0, "[192.0.2.7]", "192.0.2.7")], [(0, "[IPv6:2001:db8::7]", "2001:db8::7")]]
+        assert await self.resolver.addresses("192.0.2.8") == (Target("192.0.2.8", "192.0.2.8"),)
+        assert not self.server.zone.questions
+
+
+def _shown(answer: Targets | Fault) -> list[tuple[int, str, str]] | str:
+    return answer.reason.code if isinstance(answer, Fault) else [(each.preference, each.host, each.address) for each in answer]
+
+
+def _questions(*names: str) -> list[tuple[str, int]]:
+    return [(f"{name}.example", dns.A if name == "brief" else dns.MX) for name in names]
