@@ -2,8 +2,9 @@
 
 Users are read when they are needed and kept, at most `capacity` of them beside those that sessions hold. Twice a second the
 generation of the accounts is read; when it has changed, the kept users that differ are read anew and their remembered logins are
-forgotten. So a change made by any process on the database shows within a second, and an unchanged database costs one
-small query per tick. If the database cannot be read, what is known stays in force and the fault is logged.
+forgotten. What lists set is kept per list, so that the change of a list costs the same however many users it has. So a change made by
+any process on the database shows within a second, and an unchanged database costs one small query per tick. If the database
+cannot be read, what is known stays in force and the fault is logged.
 
 A login is verified by argon2 in threads of its own. A right password is remembered for a minute as a keyed hash, so that a client
 that logs in per message costs one argon2 per minute; equal logins that arrive together share one. Passwords are not kept.
@@ -26,7 +27,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from smtpplus.accounts import fields, passwords, store
+from smtpplus.accounts import fields, lists, passwords, store
+from smtpplus.accounts.settings import SERVER, Effective, Settings, effective
 from smtpplus.accounts.user import User
 from smtpplus.mail import reasons
 from smtpplus.storage.database import Database
@@ -87,12 +89,14 @@ class Directory:
         self._clock = reactor if clock is None else clock
         self._pool = ThreadPool(0, threads, name="smtpplus-login")
         self._capacity = capacity
+        self._lists: dict[str, Settings] = {}  # of the lists that a user who was ever known belongs to
         self._key = random(32)
         self._recent: OrderedDict[str, _Account] = OrderedDict()  # the last one used comes last
         self._known: WeakValueDictionary[str, _Account] = WeakValueDictionary()  # these, and those that sessions hold
         self._verifying: dict[bytes, list[Deferred[User]]] = {}
         self._generation: int | None = None
         self._unchecked: set[str] = set()  # read since the last look began, perhaps just before a change that it saw
+        self._unchecked_lists: set[str] = set()
         self._loop = LoopingCall(self._poll)
         self._loop.clock = self._clock
 
@@ -111,6 +115,13 @@ class Directory:
         """The snapshot in force for the user of an earlier one, at most a second old; None if the user was deleted."""
         account = getattr(user, "account", None)
         return account.user if account is not None else user
+
+    def effective(self, user: User, server: Settings = SERVER) -> Effective:
+        """What is in force for the user of a snapshot: their own settings are in it, those of the list are at most a second old.
+
+        `server` is what the configuration sets (settings.server_settings).
+        """
+        return effective(server, self._lists.get(user.list, user.list_settings), user.settings)
 
     def find(self, name: str) -> Deferred[User | None]:
         """The user with this name, however it is written; None if there is none."""
@@ -195,25 +206,35 @@ class Directory:
             account = self._known[user.name] = _Account()
             account.user = _snapshot(user, account)
             self._unchecked.add(user.name)
+            self._learn(user)
         self._keep(user.name, account)
         return account.user
+
+    def _learn(self, user: User) -> None:
+        """Note what the user's list sets, if it was not known."""
+        if user.list not in self._lists:
+            self._lists[user.list] = user.list_settings
+            self._unchecked_lists.add(user.list)
 
     # Changes
 
     def _poll(self) -> Deferred[None]:
-        seen, unchecked = self._generation, self._unchecked
-        self._unchecked = set()
+        seen, unchecked, named = self._generation, self._unchecked, self._unchecked_lists
+        self._unchecked, self._unchecked_lists = set(), set()
+        known = [*self._lists]
         have = {name: (account.user.id, account.user.changed_at) for name, account in self._known.items() if account.user is not None}
 
-        def look(connection: Connection) -> tuple[int, dict[str, User | None]]:
+        def look(connection: Connection) -> tuple[int, dict[str, User | None], dict[str, Settings]]:
             number = store.read_generation(connection)
             checked = have if number != seen else {name: have[name] for name in unchecked & have.keys()}
-            return number, _changed(connection, checked)
+            asked = known if number != seen else [*named]
+            return number, _changed(connection, checked), lists.load_settings(connection, asked) if asked else {}
 
         return self._database.read(look).addCallback(self._apply).addErrback(self._unreadable)
 
-    def _apply(self, found: tuple[int, dict[str, User | None]]) -> None:
-        self._generation, changed = found
+    def _apply(self, found: tuple[int, dict[str, User | None], dict[str, Settings]]) -> None:
+        self._generation, changed, settings = found
+        self._lists.update(settings)
         for name, user in changed.items():
             account = self._known.get(name)
             if account is None or account.user is None:
@@ -221,6 +242,7 @@ class Directory:
             account.logins.clear()
             if user is not None and user.created_at == account.user.created_at:
                 account.user = _snapshot(user, account)
+                self._learn(user)
                 continue
             account.user = None  # deleted, perhaps made anew: that is somebody else
             self._known.pop(name, None)

@@ -79,6 +79,14 @@ def addresses(text: str) -> list[Sender]:
     return list(found.values())
 
 
+def recipients(text: str) -> tuple[str, ...]:
+    """Addresses that get mail of ours, as written: "x@a.com; y@b.com". () for the empty text."""
+    pieces = _pieces(text)
+    for piece in pieces:
+        _address(piece)
+    return tuple(dict.fromkeys(pieces))
+
+
 def near_misses(senders: list[Sender]) -> list[str]:
     """Sentences about entries that are right but seldom meant: www. before a domain (B2)."""
     return [

@@ -1,4 +1,4 @@
-"""Passwords: made by the system, kept as argon2id, compared in the same time whether the user exists or not.
+"""Passwords: made by the system, kept as argon2id and as SCRAM verifier, compared in the same time whether the user exists or not.
 
 Nothing here keeps a password. `verify` against `DUMMY` is for users that do not exist: it costs what a real comparison costs, so
 that an answer's time tells nothing (B1).
@@ -6,9 +6,16 @@ that an answer's time tells nothing (B1).
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import os
+import re
+import stringprep
+import unicodedata
 from typing import Callable
 
+import msgspec
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
@@ -17,6 +24,20 @@ LENGTH = 26  # characters of 5 bits each: 130 bits
 # OWASP Password Storage Cheat Sheet: 19 MiB, 2 passes, 1 lane. About 30 ms, and memory stays small with several at a time.
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
 DUMMY = "$argon2id$v=19$m=19456,t=2,p=1$FwPg3Oe6xzcHDhAW2ezBdQ$5kYKvx4k++GetllGnATQWw4KSeSYwOJu4C0DcKUt7Mk"
+SCRAM_ITERATIONS = 16_384  # at least 4096 by RFC 7677 §4; more costs the client at each login, and a generated password needs no more
+_RFC_5803 = re.compile(r"SCRAM-SHA-256\$([0-9]{1,9}):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)", re.ASCII)
+_PROHIBITED = (  # RFC 4013 §2.3, and what Unicode 3.2 did not assign (§2.5)
+    stringprep.in_table_c12,
+    stringprep.in_table_c21_c22,
+    stringprep.in_table_c3,
+    stringprep.in_table_c4,
+    stringprep.in_table_c5,
+    stringprep.in_table_c6,
+    stringprep.in_table_c7,
+    stringprep.in_table_c8,
+    stringprep.in_table_c9,
+    stringprep.in_table_a1,
+)
 
 
 def generate(random: Callable[[int], bytes] = os.urandom) -> str:
@@ -36,3 +57,56 @@ def verify(hashed: str, password: str | bytes) -> bool:
         return _HASHER.verify(hashed, password)
     except (VerificationError, InvalidHashError, UnicodeError):
         return False
+
+
+class Scram(msgspec.Struct, frozen=True):
+    """A SCRAM-SHA-256 verifier (RFC 5802 §3, RFC 7677): enough to check a login, not to log in elsewhere."""
+
+    iterations: int
+    salt: bytes
+    stored_key: bytes
+    server_key: bytes
+
+    def __repr__(self) -> str:
+        return "Scram(…)"
+
+    def __str__(self) -> str:
+        """As RFC 5803 §2 writes it: what `User.scram` holds."""
+        salt, stored, server = (base64.b64encode(part).decode("ascii") for part in (self.salt, self.stored_key, self.server_key))
+        return f"SCRAM-SHA-256${self.iterations}:{salt}${stored}:{server}"
+
+    @classmethod
+    def parse(cls, text: str) -> Scram:
+        """A verifier from its text; ValueError."""
+        found = _RFC_5803.fullmatch(text)
+        if found is None:
+            raise ValueError("this is no SCRAM-SHA-256 verifier")
+        salt, stored, server = (base64.b64decode(part, validate=True) for part in found.groups()[1:])
+        if int(found[1]) < 4096 or not salt or len(stored) != 32 or len(server) != 32:
+            raise ValueError("this is no SCRAM-SHA-256 verifier")
+        return cls(int(found[1]), salt, stored, server)
+
+
+def scram_verifier(password: str | bytes, random: Callable[[int], bytes] = os.urandom) -> str | None:
+    """The SCRAM-SHA-256 verifier to keep; None for a password that SCRAM cannot carry (RFC 4013 prohibits characters). About 10 ms."""
+    try:
+        text = saslprep(password if isinstance(password, str) else password.decode("utf-8"))
+    except ValueError:
+        return None
+    salt = random(16)
+    salted = hashlib.pbkdf2_hmac("sha256", text.encode("utf-8"), salt, SCRAM_ITERATIONS)
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    return str(Scram(SCRAM_ITERATIONS, salt, stored, hmac.digest(salted, b"Server Key", "sha256")))
+
+
+def saslprep(text: str) -> str:
+    """A password as SCRAM compares it (RFC 4013). ValueError for what is prohibited, and for the empty text."""
+    mapped = "".join(" " if stringprep.in_table_c12(c) else c for c in text if not stringprep.in_table_b1(c))
+    prepared = unicodedata.ucd_3_2_0.normalize("NFKC", mapped)
+    if not prepared or any(table(character) for character in prepared for table in _PROHIBITED):
+        raise ValueError("the password has a character that SASLprep prohibits")
+    if any(map(stringprep.in_table_d1, prepared)):  # RFC 3454 §6: right to left throughout, or not at all
+        ends = stringprep.in_table_d1(prepared[0]) and stringprep.in_table_d1(prepared[-1])
+        if not ends or any(map(stringprep.in_table_d2, prepared)):
+            raise ValueError("the password mixes directions of writing in a way that SASLprep prohibits")
+    return prepared

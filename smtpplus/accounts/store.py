@@ -8,35 +8,41 @@ nothing. Passwords arrive here hashed.
 from __future__ import annotations
 
 import itertools
-from typing import Any, Iterable, Literal, Sequence
+from typing import Any, Iterable, Literal, Mapping, Sequence
 
 import msgspec
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from smtpplus.accounts import fields
+from smtpplus.accounts import fields, forms
 from smtpplus.accounts.fields import AccountError, FieldError
+from smtpplus.accounts.settings import UNSET, Settings, decode, encode
 from smtpplus.accounts.user import Secret, Sender, User
 from smtpplus.mail.reply import printable
-from smtpplus.storage.schema import chunks, generation, messages, recipients, senders, users
+from smtpplus.storage.schema import chunks, generation, lists, messages, recipients, senders, users
 
 __all__ = ["AccountError", "FieldError", "Secret", "Sender", "User"]  # and the functions below
 
-ACCOUNTS = "accounts"  # the generation of users and senders
+ACCOUNTS = "accounts"  # the generation of users, senders and lists
 _AT_ONCE = 500  # names in one statement
+_ROWS = select(users, lists.c.settings.label("list_settings")).join_from(users, lists, lists.c.name == users.c.list, isouter=True)
 Fingerprint = tuple[int, float]  # id and changed_at: another one means another content
 
 
 class Changes(msgspec.Struct, frozen=True):
-    """What an edit sets; None leaves a field as it is. `domains` and `addresses` replace all entries of their field."""
+    """What an edit sets; None leaves a field as it is. `domains` and `addresses` replace all entries of their field.
+
+    `settings` has the values of some settings by name, None for one that is to be inherited again.
+    """
 
     list: str | None = None
-    priority: int | None = None
+    settings: Mapping[str, Any] | None = None
     note: str | None = None
     active: bool | None = None
     domains: Sequence[Sender] | None = None
     addresses: Sequence[Sender] | None = None
     allow_any: bool = False
     vouch: bool = False
+    by: str = ""  # who vouches
 
 
 def add_user(
@@ -45,16 +51,22 @@ def add_user(
     password: str,
     *,
     now: float,
+    scram: str | None = None,
     list: str = "default",
-    priority: int = 3,
+    priority: int | None = None,
+    settings: Settings = UNSET,
     note: str = "",
     active: bool = True,
     domains: Sequence[Sender] = (),
     addresses: Sequence[Sender] = (),
     allow_any: bool = False,
     vouch: bool = False,
+    by: str = "",
 ) -> User:
-    """Create a user with a hashed password; without domains and addresses one who may use all senders that verification allows (A18)."""
+    """Create a user; without domains and addresses one who may use all senders that verification allows (A18).
+
+    `password` and `scram` are what is kept of the password; `priority` is short for that setting; `by` is who vouches.
+    """
     name = fields.user_name(name)
     entries = [*domains, *addresses]
     if allow_any and entries:
@@ -63,18 +75,19 @@ def add_user(
         raise AccountError(f"the user {name} exists already; change it with `smtpplus user edit {name}`")
     row = {
         "name": name,
-        "list": fields.list_name(list),
+        "list": _existing_list(connection, list),
         "password": password,
+        "scram": scram,
         "active": active,
-        "priority": fields.priority(priority),
+        "settings": encode(settings if priority is None else forms.changed(settings, {"priority": fields.priority(priority)})),
         "note": fields.note(note),
         "allow_any": not entries,
         "created_at": now,
         "changed_at": now,
     }
     user_id = connection.execute(insert(users).values(row).returning(users.c.id)).scalar_one()
-    _insert_senders(connection, user_id, entries, vouch=vouch, now=now)
-    _raise_generation(connection)
+    _insert_senders(connection, user_id, entries, vouch=vouch, by=by, now=now)
+    raise_generation(connection)
     return get_user(connection, name)
 
 
@@ -93,25 +106,25 @@ def edit_user(connection: Connection, name: str, changes: Changes, *, now: float
             f"or shut the account with `smtpplus user deactivate {old.name}`"
         )
     values: dict[str, Any] = {
-        "list": None if changes.list is None else fields.list_name(changes.list),
-        "priority": None if changes.priority is None else fields.priority(changes.priority),
+        "list": None if changes.list is None else _existing_list(connection, changes.list),
+        "settings": None if changes.settings is None else encode(forms.changed(old.settings, changes.settings)),
         "note": None if changes.note is None else fields.note(changes.note),
         "active": changes.active,
         "allow_any": not wanted and (changes.allow_any or old.allow_any),
     }
-    _touch(connection, old, now, {key: value for key, value in values.items() if value is not None})
+    touch(connection, old, now, {key: value for key, value in values.items() if value is not None})
     _replace_senders(connection, old, wanted, changes, now)
     return get_user(connection, old.name)
 
 
-def set_password(connection: Connection, name: str, password: str, *, now: float) -> None:
-    """Replace the hashed password; the old one fails from now on (A6)."""
-    _touch(connection, get_user(connection, name), now, {"password": password})
+def set_password(connection: Connection, name: str, password: str, *, now: float, scram: str | None = None) -> None:
+    """Replace what is kept of the password; the old one fails from now on (A6)."""
+    touch(connection, get_user(connection, name), now, {"password": password, "scram": scram})
 
 
 def set_active(connection: Connection, name: str, active: bool, *, now: float) -> None:
     """Let a user in, or keep them out (A7)."""
-    _touch(connection, get_user(connection, name), now, {"active": active})
+    touch(connection, get_user(connection, name), now, {"active": active})
 
 
 def delete_user(connection: Connection, name: str, *, queued: Literal["keep", "drop"] = "keep") -> int:
@@ -120,7 +133,7 @@ def delete_user(connection: Connection, name: str, *, queued: Literal["keep", "d
     dropped = _drop_queued(connection, user.name) if queued == "drop" else 0
     connection.execute(delete(senders).where(senders.c.user_id == user.id))
     connection.execute(delete(users).where(users.c.id == user.id))
-    _raise_generation(connection)
+    raise_generation(connection)
     return dropped
 
 
@@ -141,7 +154,7 @@ def load_users(connection: Connection, names: Iterable[str]) -> dict[str, User]:
     """The users with these names (lower case); those that do not exist are left out."""
     found: dict[str, User] = {}
     for some in _batches(names):
-        rows = connection.execute(select(users).where(users.c.name.in_(some))).all()
+        rows = connection.execute(_ROWS.where(users.c.name.in_(some))).all()
         entries = connection.execute(
             select(senders).where(senders.c.user_id.in_([row.id for row in rows])).order_by(senders.c.user_id, senders.c.id)
         ).all()
@@ -151,7 +164,7 @@ def load_users(connection: Connection, names: Iterable[str]) -> dict[str, User]:
 
 def list_users(connection: Connection, *, list: str | None = None) -> list[User]:
     """All users, or those of one list, by name."""
-    chosen, entries = select(users).order_by(users.c.name), select(senders).order_by(senders.c.user_id, senders.c.id)
+    chosen, entries = _ROWS.order_by(users.c.name), select(senders).order_by(senders.c.user_id, senders.c.id)
     if list is not None:
         chosen = chosen.where(users.c.list == list)
         entries = entries.where(senders.c.user_id.in_(select(users.c.id).where(users.c.list == list)))
@@ -159,7 +172,7 @@ def list_users(connection: Connection, *, list: str | None = None) -> list[User]
 
 
 def read_generation(connection: Connection) -> int:
-    """A number that is another one after every change of a user or a sender."""
+    """A number that is another one after every change of a user, a sender or a list."""
     return connection.scalar(select(generation.c.number).where(generation.c.name == ACCOUNTS)) or 0
 
 
@@ -187,17 +200,19 @@ def _replace_senders(connection: Connection, old: User, wanted: dict[tuple[str, 
     had = {(entry.kind, entry.value) for entry in old.senders}
     for kind, value in had - wanted.keys():
         connection.execute(delete(senders).where(senders.c.user_id == old.id, senders.c.kind == kind, senders.c.value == value))
-    _insert_senders(connection, old.id, [entry for key, entry in wanted.items() if key not in had], vouch=changes.vouch, now=now)
+    _insert_senders(
+        connection, old.id, [entry for key, entry in wanted.items() if key not in had], vouch=changes.vouch, by=changes.by, now=now
+    )
     if changes.vouch:
         statement = update(senders).where(senders.c.user_id == old.id, senders.c.verified.is_(False))
         if changes.domains is None and changes.addresses is not None:
             statement = statement.where(senders.c.kind == "address")
         elif changes.addresses is None and changes.domains is not None:
             statement = statement.where(senders.c.kind != "address")
-        connection.execute(statement.values(verified=True, provenance="vouched", verified_at=now))
+        connection.execute(statement.values(verified=True, provenance="vouched", verified_at=now, verified_by=changes.by))
 
 
-def _insert_senders(connection: Connection, user_id: int, entries: Sequence[Sender], *, vouch: bool, now: float) -> None:
+def _insert_senders(connection: Connection, user_id: int, entries: Sequence[Sender], *, vouch: bool, by: str, now: float) -> None:
     rows = [
         {
             "user_id": user_id,
@@ -206,6 +221,7 @@ def _insert_senders(connection: Connection, user_id: int, entries: Sequence[Send
             "verified": vouch,
             "provenance": "vouched" if vouch else "",
             "verified_at": now if vouch else None,
+            "verified_by": by if vouch else "",
             "created_at": now,
         }
         for entry in entries
@@ -214,17 +230,26 @@ def _insert_senders(connection: Connection, user_id: int, entries: Sequence[Send
         connection.execute(insert(senders), rows)
 
 
-def _touch(connection: Connection, user: User, now: float, values: dict[str, Any]) -> None:
+def touch(connection: Connection, user: User, now: float, values: dict[str, Any]) -> None:
     """Set values of the user's row, with a `changed_at` that differs from the last even if the clock stood still or went back."""
     later = now if now > user.changed_at else user.changed_at + 0.000_001
     connection.execute(update(users).where(users.c.id == user.id).values(**values, changed_at=later))
-    _raise_generation(connection)
+    raise_generation(connection)
 
 
-def _raise_generation(connection: Connection) -> None:
+def raise_generation(connection: Connection) -> None:
+    """Let running daemons notice: part of every change."""
     changed = connection.execute(update(generation).where(generation.c.name == ACCOUNTS).values(number=generation.c.number + 1))
     if changed.rowcount == 0:
         connection.execute(insert(generation).values(name=ACCOUNTS, number=1))
+
+
+def _existing_list(connection: Connection, text: str) -> str:
+    """The name of a list, if there is such a list."""
+    name = fields.list_name(text)
+    if connection.scalar(select(lists.c.name).where(lists.c.name == name)) is None:
+        raise AccountError(f"there is no list {name}; `smtpplus list add {name}` makes it, `smtpplus list list` names those there are")
+    return name
 
 
 def _drop_queued(connection: Connection, name: str) -> int:
@@ -246,20 +271,22 @@ def _users(rows: Sequence[Row[Any]], entries: Sequence[Row[Any]]) -> list[User]:
             password=Secret(row.password),
             list=row.list,
             active=row.active,
-            priority=row.priority,
             note=row.note,
             allow_any=row.allow_any,
             senders=grouped.get(row.id, ()),
             created_at=row.created_at,
             changed_at=row.changed_at,
             id=row.id,
+            scram=None if row.scram is None else Secret(row.scram),
+            settings=decode(row.settings),
+            list_settings=decode(row.list_settings or "{}"),
         )
         for row in rows
     ]
 
 
 def _sender(row: Row[Any]) -> Sender:
-    return Sender(row.kind, row.value, row.verified, row.provenance, row.verified_at, row.created_at)
+    return Sender(row.kind, row.value, row.verified, row.provenance, row.verified_at, row.created_at, row.verified_by)
 
 
 def _batches(names: Iterable[str]) -> Iterable[list[str]]:

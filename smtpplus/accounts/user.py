@@ -10,6 +10,8 @@ from typing import Iterable, Literal
 
 import msgspec
 
+from smtpplus.accounts.settings import UNSET, Settings
+
 Kind = Literal["address", "domain", "subtree"]
 
 
@@ -34,6 +36,7 @@ class Sender(msgspec.Struct, frozen=True):
     provenance: str = ""  # what verified it: token | dns | vouched | grandfathered
     verified_at: float | None = None  # seconds since the epoch
     created_at: float = 0.0
+    verified_by: str = ""  # who did it: "root at the command line", "web 192.0.2.1"
 
     def __str__(self) -> str:
         """The entry as people write it: "x@a.com", "a.com", ".a.com"."""
@@ -76,13 +79,15 @@ class User(msgspec.Struct, frozen=True):
     password: Secret  # argon2id, PHC string
     list: str = "default"
     active: bool = True
-    priority: int = 3  # 1 highest .. 5
     note: str = ""  # never on the wire (A8)
     allow_any: bool = False
     senders: tuple[Sender, ...] = ()
     created_at: float = 0.0
     changed_at: float = 0.0  # later with every change of the account or its senders
     id: int = 0
+    scram: Secret | None = None  # SCRAM-SHA-256 verifier, RFC 5803; None: no SCRAM until the password is set anew
+    settings: Settings = UNSET  # what is set for the user, and
+    list_settings: Settings = UNSET  # for the list; see settings.effective
     named: Scope = Scope()  # this and `verified` follow from `senders`
     verified: Scope = Scope()
 

@@ -29,6 +29,7 @@ Switch = Annotated[bool, Meta(description="true or false")]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000, description="a whole number, 1 or more")]
 CountOrOff = Annotated[int, Meta(ge=0, le=1_000_000_000, description="a whole number, 0 or more")]
 Port = Annotated[int, Meta(ge=1, le=values.HIGHEST_PORT, description="a port number, 1 to 65535")]
+Level = Annotated[int, Meta(ge=1, le=5, description="a level, 1 to 5")]
 PreemptingLevel = Annotated[int, Meta(ge=1, le=4, description="a level, 1 to 4")]
 Duration = Annotated[float, _read(values.duration, 'a string with a time, such as "30s" or "5m"')]
 TimeSpan = Annotated[float, _read(values.time_span, 'a string with a time, such as "30s" or "5m"')]
@@ -39,6 +40,7 @@ Interface = Annotated[str, _read(values.interface, "a string with an IP address"
 AnyNetwork = Annotated[Network, _read(values.network, 'a string with a network, such as "10.0.0.0/8"')]
 NameServer = Annotated[Endpoint, _read(values.name_server, 'a string such as "127.0.0.1:53"')]
 OptionalEndpoint = Annotated[Endpoint | None, _read(values.optional_endpoint, 'a string such as "127.0.0.1:8025", or empty')]
+PublicURL = Annotated[str, _read(values.public_url, 'a string such as "https://mail.example.com"')]
 Destination = Annotated[str, _read(values.destination, 'a string with a domain, ".domain" or "*"')]
 Via = Annotated[str, _read(values.via, 'a string such as "mx" or "smtp://host:port"')]
 HostName = Annotated[str, _read(values.host_name, "a string with a host name")]
@@ -67,6 +69,8 @@ class TLS(Struct, frozen=True):
 class Limits(Struct, frozen=True):
     message_size: Size = 50 * 1024**2  # octets
     recipients: Count = 1000  # per message
+    rate: CountOrOff = 0  # recipients per minute, of one user; 0: no limit
+    quota: CountOrOff = 0  # recipients per day, of one user; 0: no limit
     connections: Count = 5000
     connections_per_client: Count = 100
     auth_failures_per_connection: Count = 3
@@ -79,11 +83,15 @@ class Limits(Struct, frozen=True):
 class Senders(Struct, frozen=True):
     unauthorized: Literal["block", "alert"] = "block"
     require_verified: Switch = True
+    verification: TimeSpan = 259_200.0  # seconds that a mailed token is good for
 
 
 class Priority(Struct, frozen=True):
     order: Switch = True
     display: Switch = True
+    default: Level = 3  # of mail that says none itself
+    ceiling: Level = 1  # the highest that mail may have
+    budget: CountOrOff = 0  # messages per hour at levels 1 and 2, of one user; 0: no limit
     preempting_levels: tuple[PreemptingLevel, ...] = (1, 2)  # 1 to n without a gap, in this order
     max_pause: MaxPause = 30.0  # seconds in all, per transfer
     aging: TimeSpan = 1800.0  # seconds per level
@@ -130,6 +138,7 @@ class Alerts(Struct, frozen=True):
 
 class HTTP(Struct, frozen=True):
     listen: OptionalEndpoint = ("127.0.0.1", 8025)  # None: off
+    public_url: PublicURL = ""  # without a final slash
 
 
 class Configuration(Struct, frozen=True):

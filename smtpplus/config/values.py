@@ -22,6 +22,7 @@ _OCTETS = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB":
 _DURATION = re.compile(r"\s*(\d{1,9}(?:\.\d{1,6})?)\s*(ms|[smhdw])\s*", re.ASCII)
 _SIZE = re.compile(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([KMG]?i?B)\s*", re.ASCII)
 _PORTS = re.compile(r"(\d{1,9})(?:\s*-\s*(\d{1,9}))?", re.ASCII)
+_URL = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*", re.ASCII)
 HIGHEST_PORT = 65_535
 
 
@@ -157,6 +158,14 @@ def name_server(text: str) -> Endpoint:
 def optional_endpoint(text: str) -> Endpoint | None:
     """An `endpoint`, or None for the empty text."""
     return endpoint(text) if text.strip() else None
+
+
+def public_url(text: str) -> str:
+    """A web address for others to reach us at, "https://mail.example.com" or with a path, without its final slash; "" stays."""
+    text = text.strip().rstrip("/")
+    if text and not _URL.fullmatch(text):
+        raise ValueError(f'"{text}" is no web address; write it such as "https://mail.example.com", without "?" and "#"')
+    return text
 
 
 def destination(text: str) -> str:

@@ -60,9 +60,9 @@ def mt_priority(level: int) -> int:
     return _MT_PRIORITY[level]
 
 
-def effective(user: int, message: int | None) -> int:
-    """The higher of the user's and the message's priority, which is the smaller number (A23, A24)."""
-    return user if message is None or user < message else message
+def effective(user: int, message: int | None, ceiling: int = HIGHEST) -> int:
+    """The higher of the user's and the message's priority, which is the smaller number (A23, A24), but not above `ceiling` (D2)."""
+    return max(user if message is None or user < message else message, ceiling)
 
 
 def display_fields(level: int) -> list[tuple[str, str]]:

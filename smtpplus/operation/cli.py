@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import time
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Iterator
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 COMMANDS = {  # name: module and attribute
     "config": "smtpplus.operation.settings:config",
+    "list": "smtpplus.operation.lists:list_",
+    "sender": "smtpplus.operation.senders:sender",
     "user": "smtpplus.operation.users:user",
 }
 
@@ -109,6 +112,11 @@ def console() -> Console:
 
     plain = Console()
     return plain if plain.is_terminal else Console(width=240)
+
+
+def date(at: float) -> str:
+    """A time, in seconds since the epoch, for people."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(at))
 
 
 class _Commands(click.Group):

@@ -15,6 +15,7 @@ import click
 from smtpplus.operation.cli import Operation, console, print_json
 
 if TYPE_CHECKING:
+    from smtpplus.accounts.settings import Effective
     from smtpplus.accounts.user import Sender, User
 
 PASSWORD_LIMIT = 1024  # octets read with --password-stdin
@@ -69,15 +70,16 @@ def add(
     """Add a user and print the password that is made for them."""
     from smtpplus.accounts import fields, store
 
-    password, hashed = _new_password(password_stdin)
+    password, hashed, scram = _new_password(password_stdin)
     with operation.transaction() as connection:
         made = store.add_user(
             connection,
             name,
             hashed,
+            scram=scram,
             now=time.time(),
             list="default" if list_ is None else list_,
-            priority=3 if priority is None else priority,
+            priority=priority,
             note=note or "",
             active=not inactive,
             domains=fields.domains(domains or ""),
@@ -111,7 +113,7 @@ def edit(
     with operation.transaction() as connection:
         changes = store.Changes(
             list=list_,
-            priority=priority,
+            settings=None if priority is None else {"priority": priority},
             note=note,
             domains=None if domains is None else fields.domains(domains),
             addresses=None if senders is None else fields.addresses(senders),
@@ -136,7 +138,7 @@ def list_users(operation: Operation, list_: str | None, as_json: bool) -> None:
     with operation.transaction(reading=True) as connection:
         users = store.list_users(connection, list=None if list_ is None else fields.list_name(list_))
     if as_json:
-        print_json([_as_json(each) for each in users])
+        print_json([_as_json(each, _effective(operation, each)) for each in users])
         return
     from rich.table import Table
     from rich.text import Text
@@ -144,7 +146,7 @@ def list_users(operation: Operation, list_: str | None, as_json: bool) -> None:
     table = Table("User", "List", "Active", "Priority", "Domains", "Senders")
     for each in users:
         table.add_row(
-            *(Text(cell) for cell in (each.name, each.list, "yes" if each.active else "no", str(each.priority))),
+            *(Text(cell) for cell in (each.name, each.list, "yes" if each.active else "no", str(_effective(operation, each).priority))),
             *(Text(cell) for cell in (_entries(each, address=False), _entries(each, address=True))),
         )
     console().print(table)
@@ -161,7 +163,7 @@ def show(operation: Operation, name: str, as_json: bool) -> None:
     with operation.transaction(reading=True) as connection:
         found = store.get_user(connection, name)
     if as_json:
-        print_json(_as_json(found) | {"note": found.note})
+        print_json(_as_json(found, _effective(operation, found)) | {"note": found.note})
         return
     from rich.table import Table
     from rich.text import Text
@@ -171,7 +173,7 @@ def show(operation: Operation, name: str, as_json: bool) -> None:
         ("User", found.name),
         ("List", found.list),
         ("Active", "yes" if found.active else "no"),
-        ("Priority", str(found.priority)),
+        ("Priority", str(_effective(operation, found).priority)),
         ("Domains", _entries(found, address=False)),
         ("Senders", _entries(found, address=True)),
         ("Note", found.note),
@@ -191,10 +193,10 @@ def reset_password(operation: Operation, name: str, password_stdin: bool, as_jso
     """Make a new password and print it; the old one fails at once."""
     from smtpplus.accounts import store
 
-    password, hashed = _new_password(password_stdin)
+    password, hashed, scram = _new_password(password_stdin)
     with operation.transaction() as connection:
         found = store.get_user(connection, name)
-        store.set_password(connection, found.name, hashed, now=time.time())
+        store.set_password(connection, found.name, hashed, scram=scram, now=time.time())
     _print_password(found.name, "has a new password", password, as_json)
 
 
@@ -239,13 +241,13 @@ def _set_active(operation: Operation, name: str, active: bool) -> None:
         store.set_active(connection, name, active, now=time.time())
 
 
-def _new_password(from_stdin: bool) -> tuple[str | None, str]:
-    """The password to print, None if the caller knows it; and its hash."""
+def _new_password(from_stdin: bool) -> tuple[str | None, str, str | None]:
+    """The password to print, None if the caller knows it; and what is kept of it: its hash and its SCRAM verifier."""
     from smtpplus.accounts import passwords
 
     if not from_stdin:
         password = passwords.generate()
-        return password, passwords.hash_password(password)
+        return password, passwords.hash_password(password), passwords.scram_verifier(password)
     line = sys.stdin.buffer.readline(PASSWORD_LIMIT + 1)
     given = line.removesuffix(b"\n").removesuffix(b"\r")
     if len(line) > PASSWORD_LIMIT:
@@ -257,7 +259,7 @@ def _new_password(from_stdin: bool) -> tuple[str | None, str]:
             raise ValueError
     except ValueError:
         raise click.UsageError("The password on standard input is no text in UTF-8; mail clients could not send it.") from None
-    return None, passwords.hash_password(given)
+    return None, passwords.hash_password(given), passwords.scram_verifier(given)
 
 
 def _print_password(name: str, what: str, password: str | None, as_json: bool) -> None:
@@ -292,13 +294,19 @@ def _hints(operation: Operation, changed: User) -> None:
         )
 
 
-def _as_json(user: User) -> dict[str, Any]:
+def _effective(operation: Operation, user: User) -> Effective:
+    from smtpplus.accounts.settings import effective, server_settings
+
+    return effective(server_settings(operation.configuration), user.list_settings, user.settings)
+
+
+def _as_json(user: User, effective: Effective) -> dict[str, Any]:
     """What every reading command says of a user; the note is for `show` alone (A8)."""
     return {
         "name": user.name,
         "list": user.list,
         "active": user.active,
-        "priority": user.priority,
+        "priority": effective.priority,
         "domains": [_entry_json(entry) for entry in user.senders if entry.kind != "address"],
         "senders": [_entry_json(entry) for entry in user.senders if entry.kind == "address"],
         "allow_any": user.allow_any,

@@ -46,9 +46,20 @@ users = Table(
     Column("list", Text, nullable=False, server_default="default"),
     Column("password", Text, nullable=False),  # argon2id, PHC string
     Column("active", Boolean, nullable=False, server_default=text("true")),
-    Column("priority", SmallInteger, nullable=False, server_default="3"),
     Column("note", Text, nullable=False, server_default=""),
     Column("allow_any", Boolean, nullable=False, server_default=text("false")),
+    Column("created_at", Float, nullable=False),
+    Column("changed_at", Float, nullable=False),
+    Column("scram", Text),  # SCRAM-SHA-256 verifier as RFC 5803 writes it; NULL: the password was hashed elsewhere
+    Column("settings", Text, nullable=False, server_default="{}"),  # JSON of accounts.settings.Settings
+)
+
+lists = Table(
+    "lists",
+    metadata,
+    Column("name", Text, primary_key=True),  # lower case; "default" is always there
+    Column("note", Text, nullable=False, server_default=""),
+    Column("settings", Text, nullable=False, server_default="{}"),  # as of users
     Column("created_at", Float, nullable=False),
     Column("changed_at", Float, nullable=False),
 )
@@ -64,13 +75,63 @@ senders = Table(
     Column("provenance", Text, nullable=False, server_default=""),  # token | dns | vouched | grandfathered
     Column("verified_at", Float),
     Column("created_at", Float, nullable=False),
+    Column("verified_by", Text, nullable=False, server_default=""),  # who did it: "root at the command line", "web 192.0.2.1"
     UniqueConstraint("user_id", "kind", "value"),
+    Index(None, "value"),
+)
+
+would_refuse = Table(  # what alert mode let through, added up
+    "would_refuse",
+    metadata,
+    Column("user", Text, primary_key=True),
+    Column("sender", Text, primary_key=True),  # the address that is not authorized, as written
+    Column("reason", Text, primary_key=True),  # code of mail.reasons
+    Column("reply", Text, nullable=False),  # the last one
+    Column("count", Identity, nullable=False),
+    Column("first_at", Float, nullable=False),
+    Column("last_at", Float, nullable=False),
+)
+
+verifications = Table(  # tokens mailed to addresses
+    "verifications",
+    metadata,
+    Column("id", Identity, primary_key=True),
+    Column("user_id", Identity, ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("kind", Text, nullable=False),  # this and the next: an entry of `senders`, which may be gone in the meantime
+    Column("value", Text, nullable=False),
+    Column("token", Text, nullable=False, unique=True),  # SHA-256 in hexadecimal; the token itself is in the mail alone
+    Column("created_at", Float, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("used_at", Float),
+    Column("revoked_at", Float),
+)
+
+challenges = Table(  # what a domain's DNS must say for the users of one list
+    "challenges",
+    metadata,
+    Column("list", Text, primary_key=True),
+    Column("domain", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+outbox = Table(  # messages of other processes, on their way into the queue
+    "outbox",
+    metadata,
+    Column("id", Identity, primary_key=True),
+    Column("sender", Text, nullable=False),
+    Column("recipients", Text, nullable=False),  # JSON: addresses
+    Column("level", SmallInteger, nullable=False),
+    Column("smtputf8", Boolean, nullable=False),
+    Column("posted_at", Float, nullable=False),
+    Column("content", LargeBinary, nullable=False),
 )
 
 generation = Table(
     "generation",
     metadata,
-    Column("name", Text, primary_key=True),  # "accounts": raised by every change of users and senders
+    Column("name", Text, primary_key=True),  # "accounts": raised by every change of users, senders and lists
     Column("number", Identity, nullable=False),
 )
 

@@ -58,6 +58,7 @@ class Authority(Protocol):
 
     name: str  # of the user, "" if unknown
     level: int  # the user's priority
+    ceiling: int  # the highest priority the user's mail may have
 
     def validateHeader(self, sender: str, header: Header) -> None:
         """Refusal unless the user may send what `header` says it is from."""
@@ -101,7 +102,7 @@ class Acceptance:
         if len(header.values("received")) > HOPS:
             raise reasons.LOOP.refusal(limit=str(HOPS))
         authority.validateHeader(sender, header)
-        level = priority.effective(authority.level, _level(header))
+        level = priority.effective(authority.level, _level(header), authority.ceiling)
         added = bytearray()
         if not header.has("date"):
             added += b"Date: %s\r\n" % mail_date(int(self._clock.seconds())).encode("ascii")

@@ -191,6 +191,12 @@ class Admission(Channel):
         self._respond(exchange, response)
 
     @property
+    def size_limit(self) -> int:
+        """Octets that a message of this client may have: what is set for its user, once that is known."""
+        size: int | None = self.delivery.message_size if self.delivery is not None else None
+        return self.factory.limits.message_size if size is None else size
+
+    @property
     def may_log_in(self) -> bool:
         """Whether AUTH is offered to this client now."""
         return self.startedTLS or self.factory.allows_clear_login(self.address)

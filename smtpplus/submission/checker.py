@@ -23,6 +23,7 @@ from zope.interface import Attribute, Interface, implementer
 
 from smtpplus.accounts.authorization import Verdict, authorize, authorize_message
 from smtpplus.accounts.directory import Directory, LoginFailed
+from smtpplus.accounts.settings import server_settings
 from smtpplus.accounts.user import User
 from smtpplus.config import Configuration
 from smtpplus.events import Events, WouldRefuse
@@ -72,6 +73,8 @@ class ISubmissionDelivery(IMessageDelivery):
 
     name: str = Attribute("name of the user")
     level: int = Attribute("the user's priority, 1 highest .. 5")
+    ceiling: int = Attribute("the highest priority that the user's mail may have")
+    message_size: int | None = Attribute("octets that a message of the user may have; None: what the server says")
 
     def validateHeader(sender: str, header: Header) -> None:
         """Raise Refusal unless the user may send what `header` says it is from. `sender` is the envelope's."""
@@ -141,12 +144,14 @@ def _refused(failure: Failure) -> bytes:
 class SubmissionDelivery:
     """What one user may do in one session."""
 
-    __slots__ = ("_configuration", "_directory", "_events", "_mind", "_now", "_reported", "_user")
+    __slots__ = ("_configuration", "_directory", "_effective", "_events", "_mind", "_now", "_reported", "_server", "_user")
 
     def __init__(
         self, user: User, mind: Mind | None, *, directory: Directory, configuration: Configuration, events: Events, now: Callable[[], float]
     ) -> None:
         self._user = user
+        self._server = server_settings(configuration)
+        self._effective = directory.effective(user, self._server)
         self._mind = mind
         self._directory = directory
         self._configuration = configuration
@@ -160,18 +165,28 @@ class SubmissionDelivery:
 
     @property
     def level(self) -> int:
-        return self._user.priority
+        return self._effective.priority
+
+    @property
+    def ceiling(self) -> int:
+        return self._effective.ceiling
+
+    @property
+    def message_size(self) -> int:
+        user = self._directory.current(self._user) or self._user  # anew: it is asked for before validateFrom
+        return self._directory.effective(user, self._server).message_size
 
     def validateFrom(self, helo: Hello, origin: smtp.Address) -> smtp.Address:
-        """`origin` if the user may use it as envelope sender; else Refusal. The user is looked at anew for each message (A7)."""
+        """`origin` if the user may use it as envelope sender; else Refusal. User and settings are looked at anew for each message (A7)."""
         user = self._directory.current(self._user)
         if user is None or not user.active:
             reason = reasons.UNKNOWN_USER if user is None else reasons.INACTIVE_USER
             raise Refusal(reasons.AUTH_REQUIRED.reply(), reason.code)
         self._user = user
+        self._effective = self._directory.effective(user, self._server)
         self._reported = False
         address = origin.addrstr.decode("utf-8", "replace")
-        self._judge(authorize(user, address, require_verified=self._configuration.senders.require_verified), address)
+        self._judge(authorize(user, address, require_verified=self._effective.require_verified), address)
         return origin
 
     def validateTo(self, user: smtp.User) -> Callable[[], Any]:
@@ -198,7 +213,7 @@ class SubmissionDelivery:
             sender,
             header.values("from"),
             header.values("sender"),
-            require_verified=self._configuration.senders.require_verified,
+            require_verified=self._effective.require_verified,
         )
         self._judge(verdict, sender)
 
@@ -207,7 +222,7 @@ class SubmissionDelivery:
         if verdict.allowed:
             return
         refusal = verdict.refusal or reasons.ADDRESS_NOT_AUTHORIZED.refusal()
-        if self._configuration.senders.unauthorized == "block":
+        if self._effective.unauthorized == "block":
             raise refusal
         self._reported = True
         session, client = (self._mind.name, self._mind.client) if self._mind else ("", "")
@@ -224,6 +239,8 @@ class PlainDelivery:
 
     name = ""
     level = priority.NORMAL
+    ceiling = priority.HIGHEST
+    message_size = None
 
     def __init__(self, delivery: Any) -> None:
         self.validateFrom = delivery.validateFrom

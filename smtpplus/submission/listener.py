@@ -202,7 +202,8 @@ class SubmissionFactory(smtp.SMTPFactory):
 
     def ehlo_reply(self, session: Admission) -> bytes:
         """The answer to EHLO."""
-        return self._ehlo[session.startedTLS, session.may_log_in]
+        reply, size = self._ehlo[session.startedTLS, session.may_log_in], self.limits.message_size
+        return reply if session.size_limit == size else reply.replace(b"SIZE %d\r" % size, b"SIZE %d\r" % session.size_limit)
 
     def _extensions(self, secure: bool, login: bool) -> bytes:
         """The answer to EHLO in one of its states: each extension only where it works."""

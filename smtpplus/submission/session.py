@@ -128,7 +128,7 @@ class Session(Admission):
             return
         sender, parameters = parse_mail(rest)
         self._origin = origin = Path(sender)
-        limit = self.factory.limits.message_size
+        limit = self.size_limit
         if parameters.size > limit:
             raise reasons.TOO_LARGE.refusal(limit=str(limit))
         valid = self.delivery.validateFrom(self._helo, origin)
@@ -143,7 +143,7 @@ class Session(Admission):
             self.delivery,
             sender=origin.address,
             parameters=parameters,
-            limit=self.factory.limits.message_size,
+            limit=self.size_limit,
             session=self.name,
             client=self.client,
         )

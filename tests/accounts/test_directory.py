@@ -168,12 +168,12 @@ class DirectoryTests(TestCase):
         self.add()
         session = yield self.directory.login("app", "right")
         with self.elsewhere() as connection:
-            store.edit_user(connection, "app", store.Changes(domains=fields.domains("b.com"), priority=1), now=2.0)
+            store.edit_user(connection, "app", store.Changes(domains=fields.domains("b.com"), settings={"priority": 1}), now=2.0)
         yield self.look()
         now = self.directory.current(session)
         assert now is not None
-        self.assertEqual((now.priority, [str(entry) for entry in now.senders]), (1, ["b.com"]))
-        self.assertEqual(session.priority, 3)
+        self.assertEqual((self.directory.effective(now).priority, [str(entry) for entry in now.senders]), (1, ["b.com"]))
+        self.assertEqual(self.directory.effective(session).priority, 3)
         self.assertIs((yield self.directory.find("app")), now)
         self.assertIs(self.directory.current(now), now)
 
@@ -318,12 +318,12 @@ class SmallDirectoryTests(DirectoryTests):
         gc.collect()
         self.assertEqual(sorted(self.directory._known), ["held", "last"])
         with self.elsewhere() as connection:
-            store.edit_user(connection, "held", store.Changes(priority=5), now=2.0)
+            store.edit_user(connection, "held", store.Changes(settings={"priority": 5}), now=2.0)
             store.set_active(connection, "app", False, now=2.0)
         yield self.look()
         now = self.directory.current(held)
         assert now is not None
-        self.assertEqual(now.priority, 5)
+        self.assertEqual(self.directory.effective(now).priority, 5)
         del held, now
         gc.collect()
         self.assertEqual(sorted(self.directory._known), ["last"])

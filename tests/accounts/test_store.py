@@ -9,8 +9,9 @@ from typing import Any, Callable, Iterator
 import pytest
 from sqlalchemy import Connection, Engine, func, insert, select
 
-from smtpplus.accounts import fields, store
+from smtpplus.accounts import fields, lists, store
 from smtpplus.accounts.fields import AccountError, FieldError
+from smtpplus.accounts.settings import Settings
 from smtpplus.accounts.store import Changes
 from smtpplus.storage import schema
 from smtpplus.storage.engine import create_engine, migrate
@@ -18,10 +19,13 @@ from smtpplus.storage.engine import create_engine, migrate
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    """A database with the schema of the migrations."""
+    """A database with the schema of the migrations, and with the lists news, odd and even."""
     url = f"sqlite:///{tmp_path}/smtpplus.sqlite"
     migrate(url)
     engine = create_engine(url)
+    with engine.begin() as connection:
+        for name in ("news", "odd", "even"):
+            lists.add_list(connection, name, now=1.0)
     yield engine
     engine.dispose()
 
@@ -49,7 +53,8 @@ def test_add_and_load(connection: Connection) -> None:
     made = add(connection, "App", ".a.com; b.com", "x@c.com", list="News", priority=2, note=" for the shop ", active=False)
     loaded = store.load_user(connection, "app")
     assert loaded == made
-    assert (made.name, made.list, made.priority, made.note, made.active, made.allow_any) == ("app", "news", 2, "for the shop", False, False)
+    assert (made.name, made.list, made.note, made.active, made.allow_any) == ("app", "news", "for the shop", False, False)
+    assert made.settings == Settings(priority=2)
     assert (made.password, made.created_at, made.changed_at) == ("hash", 1.0, 1.0)
     assert entries(made) == [(".a.com", False), ("b.com", False), ("x@c.com", False)]
     assert store.load_user(connection, "other") is None
@@ -86,9 +91,9 @@ def test_edit_keeps_what_is_not_named(connection: Connection) -> None:
     add(connection, domains="a.com; b.com", senders="x@c.com", vouch=True, note="n", priority=4)
     edited = store.edit_user(connection, "APP", Changes(domains=fields.domains("b.com; d.com"), list="news"), now=2.0)
     assert sorted(entries(edited)) == [("b.com", True), ("d.com", False), ("x@c.com", True)]
-    assert (edited.note, edited.priority, edited.list, edited.active) == ("n", 4, "news", True)
-    edited = store.edit_user(connection, "app", Changes(priority=1, note="", active=False), now=3.0)
-    assert (edited.note, edited.priority, edited.active, edited.changed_at) == ("", 1, False, 3.0)
+    assert (edited.note, edited.settings.priority, edited.list, edited.active) == ("n", 4, "news", True)
+    edited = store.edit_user(connection, "app", Changes(settings={"priority": 1}, note="", active=False), now=3.0)
+    assert (edited.note, edited.settings.priority, edited.active, edited.changed_at) == ("", 1, False, 3.0)
     assert store.load_user(connection, "app") == edited
 
 
@@ -153,7 +158,7 @@ def test_delete_decides_on_queued_mail(connection: Connection, queued: Any, left
             )
         )
         connection.execute(insert(schema.chunks).values(message_id=number, number=1, octets=b"x"))
-        connection.execute(insert(schema.recipients).values(message_id=number, number=0, address="y@b.com", attempts=0, due=1.0))
+        connection.execute(insert(schema.recipients).values(message_id=number, number=0, address="y@b.com", attempts=0, due=1.0, level=3))
     assert store.delete_user(connection, "app", queued=queued) == 2 - len(left)
     assert list(connection.scalars(select(schema.messages.c.user).order_by(schema.messages.c.id))) == left
     for table in (schema.chunks, schema.recipients):
@@ -171,10 +176,11 @@ def test_unknown_user(connection: Connection) -> None:
         lambda: store.set_password(connection, "nobody", "hash", now=1.0),
         lambda: store.get_user(connection, "nobody\n"),
     ]
+    before = store.read_generation(connection)
     for attempt in attempts:
         with pytest.raises(AccountError, match=r'there is no user "nobody"; `smtpplus user list`'):
             attempt()
-    assert store.read_generation(connection) == 0
+    assert store.read_generation(connection) == before
 
 
 def test_every_change_is_seen(connection: Connection) -> None:
@@ -203,10 +209,10 @@ def test_refused_change_is_not_seen(engine: Engine) -> None:
         add(connection, "app", "a.com")
         before = store.read_generation(connection)
     with pytest.raises(AccountError), engine.begin() as connection:
-        store.edit_user(connection, "app", Changes(domains=[], priority=1), now=2.0)
+        store.edit_user(connection, "app", Changes(domains=[], settings={"priority": 1}), now=2.0)
     with engine.begin() as connection:
         assert store.read_generation(connection) == before
-        assert store.get_user(connection, "app").priority == 3
+        assert store.get_user(connection, "app").settings == Settings()
 
 
 def test_many_users(connection: Connection) -> None:

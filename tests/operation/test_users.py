@@ -116,6 +116,7 @@ def test_faulty_password_from_standard_input(run: Run, line: bytes) -> None:
 def test_show_and_list(run: Run) -> None:
     """A8, A17, A32: reading commands give the fields; the note is shown by `show` alone; --list chooses."""
     note = "[bold]for the shop[/bold]"
+    run("list", "add", "news")
     run("user", "add", "demo", "--domains", "a.com; .b.com", "--senders", "x@c.com", "--priority", "2", "--note", note, "--list", "News")
     run("user", "add", "other", "--inactive")
     shown = json.loads(run("user", "show", "DEMO", "--json").stdout)
@@ -151,7 +152,7 @@ def test_edit(config: Path, run: Run) -> None:
     assert (result.exit_code, result.stdout) == (0, "User demo was changed.\n")
     user = stored(config, "demo")
     assert {str(entry): entry.verified for entry in user.senders} == {"b.com": True, "c.com": False}
-    assert (user.priority, user.note) == (4, "n")
+    assert (user.settings.priority, user.note) == (4, "n")
     run("user", "edit", "demo", "--vouch")
     assert all(entry.verified for entry in stored(config, "demo").senders)
 

@@ -25,6 +25,7 @@ class Anybody:
     def __init__(self, level: int = 3) -> None:
         self.name = "app"
         self.level = level
+        self.ceiling = 1
 
     def validateHeader(self, sender: str, header: Header) -> None:
         return

@@ -1,0 +1,102 @@
+"""Settings as people write and read them: `--message-size "10 MiB"`, `--unauthorized inherit`.
+
+`parse` reads the text of one setting, `show` writes its value, `changed` puts values into a `Settings`. What is not right raises
+FieldError, a sentence that says what to write instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Mapping
+
+import msgspec
+
+from smtpplus.accounts import fields
+from smtpplus.accounts.fields import FieldError
+from smtpplus.accounts.settings import NAMES, Settings
+from smtpplus.config.values import size
+from smtpplus.mail.reply import printable
+
+INHERIT = "inherit"  # what people write to unset
+
+
+def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """`settings` with some values set, or unset where the value is None. FieldError if one is not what it must be."""
+    values = {name: getattr(settings, name) for name in NAMES} | dict(changes)
+    try:
+        return msgspec.convert({name: value for name, value in values.items() if value is not None}, Settings)
+    except msgspec.ValidationError as error:
+        raise FieldError(f"a setting is not what it must be: {error}") from None
+
+
+def parse(name: str, text: str) -> Any:
+    """The value of the setting `name` as people write it; None for "inherit". FieldError."""
+    if text.strip().lower() == INHERIT:
+        return None
+    return _FORMS[name][0](text.strip())
+
+
+def show(name: str, value: Any) -> str:
+    """A value as people read it."""
+    return _FORMS[name][1](value)
+
+
+def _mode(text: str) -> str:
+    if text.lower() not in ("block", "alert"):
+        raise FieldError(f'"{printable(text)}" is no mode; write "block" (refuse), "alert" (send it and raise an alert) or "inherit"')
+    return text.lower()
+
+
+def _switch(text: str) -> bool:
+    found = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}.get(text.lower())
+    if found is None:
+        raise FieldError(f'"{printable(text)}" is neither yes nor no; write "yes", "no" or "inherit"')
+    return found
+
+
+def _level(text: str) -> int:
+    return fields.priority(_number(text, 'a priority; there are 1 (highest) to 5, and "inherit"'))
+
+
+def _count(text: str) -> int:
+    number = _number(text, 'a number; write one such as 500, 0 for no limit, or "inherit"')
+    if number > 1_000_000_000:
+        raise FieldError(f"{number} is more than can be counted; write 0 for no limit")
+    return number
+
+
+def _number(text: str, what: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise FieldError(f'"{printable(text)}" is not {what}')
+    return int(text)
+
+
+def _size(text: str) -> int:
+    try:
+        return size(text)
+    except ValueError as error:
+        raise FieldError(str(error)) from None
+
+
+def _show_size(octets: int) -> str:
+    for unit, many in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
+        if octets >= many and octets % many == 0:
+            return f"{octets // many} {unit}"
+    return f"{octets} octets"
+
+
+def _show_count(unit: str) -> Callable[[int], str]:
+    return lambda count: f"{count} {unit}" if count else "no limit"
+
+
+_FORMS: dict[str, tuple[Callable[[str], Any], Callable[[Any], str]]] = {
+    "unauthorized": (_mode, str),
+    "require_verified": (_switch, lambda value: "yes" if value else "no"),
+    "priority": (_level, str),
+    "ceiling": (_level, str),
+    "budget": (_count, _show_count("messages an hour at levels 1 and 2")),
+    "rate": (_count, _show_count("recipients a minute")),
+    "quota": (_count, _show_count("recipients a day")),
+    "message_size": (_size, _show_size),
+    "alerts": (fields.recipients, lambda value: "; ".join(value) or "nobody"),
+}
+assert tuple(_FORMS) == NAMES

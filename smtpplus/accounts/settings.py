@@ -1,0 +1,101 @@
+"""What may be set for the whole server, for a list, and for a user, and what is in force for a user in the end (A20, A32).
+
+A `Settings` says what one of the three sets; None means that it says nothing. `effective` merges them: the user's word counts, else
+that of the user's list, else the server's. It is pure, so that the session, `check` and `user show` cannot differ. In the
+database a `Settings` is JSON without what is None. How people write a setting is the business of `forms`.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from smtpplus.config import Configuration
+
+Mode = Literal["block", "alert"]
+Origin = Literal["server", "list", "user"]
+Level = Annotated[int, Meta(ge=1, le=5)]
+Count = Annotated[int, Meta(ge=0, le=1_000_000_000)]
+Octets = Annotated[int, Meta(ge=1)]
+
+
+class Settings(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What one of server, list and user sets; None: nothing said here. A count of 0 is no limit."""
+
+    unauthorized: Mode | None = None  # what happens to mail of a sender that is not authorized (A19, A20)
+    require_verified: bool | None = None  # A9
+    priority: Level | None = None  # of a message that says none itself, and the least it gets (A23, A24)
+    ceiling: Level | None = None  # the highest level a message may have
+    budget: Count | None = None  # messages an hour at levels 1 and 2 (D2)
+    rate: Count | None = None  # recipients a minute (C7)
+    quota: Count | None = None  # recipients a day (C7)
+    message_size: Octets | None = None
+    alerts: tuple[str, ...] | None = None  # addresses that get alerts (B6)
+
+
+UNSET = Settings()  # says nothing
+
+
+class Effective(msgspec.Struct, frozen=True):
+    """What is in force, and for each value who said so."""
+
+    unauthorized: Mode
+    require_verified: bool
+    priority: int
+    ceiling: int
+    budget: int
+    rate: int
+    quota: int
+    message_size: int
+    alerts: tuple[str, ...]
+    origins: dict[str, Origin]
+
+
+NAMES = Settings.__struct_fields__
+
+
+def server_settings(configuration: Configuration) -> Settings:
+    """What the configuration sets: every value."""
+    return Settings(
+        unauthorized=configuration.senders.unauthorized,
+        require_verified=configuration.senders.require_verified,
+        priority=configuration.priority.default,
+        ceiling=configuration.priority.ceiling,
+        budget=configuration.priority.budget,
+        rate=configuration.limits.rate,
+        quota=configuration.limits.quota,
+        message_size=configuration.limits.message_size,
+        alerts=configuration.alerts.to,
+    )
+
+
+SERVER = server_settings(Configuration(hostname="localhost"))  # the defaults
+
+
+@functools.lru_cache(maxsize=4096)
+def effective(server: Settings, list_: Settings, user: Settings) -> Effective:
+    """What is in force for a user with these `Settings`, in a list with those. `server` must set every value."""
+    values: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
+    sources: tuple[tuple[Origin, Settings], ...] = (("user", user), ("list", list_), ("server", server))
+    for name in NAMES:
+        for origin, settings in sources:
+            value = getattr(settings, name)
+            if value is not None:
+                values[name], origins[name] = value, origin
+                break
+    return Effective(**values, origins=origins)
+
+
+@functools.lru_cache(maxsize=4096)
+def decode(text: str) -> Settings:
+    """Settings from the database; equal ones are one object."""
+    return msgspec.json.decode(text, type=Settings)
+
+
+def encode(settings: Settings) -> str:
+    """Settings for the database."""
+    return msgspec.json.encode(settings).decode()
