@@ -13,6 +13,7 @@ from smtpplus.mail.disposition import DeliveryAgent
 from smtpplus.mail.envelope import Content, Envelope
 from smtpplus.queue.bounce import Notifier
 from smtpplus.queue.entry import EnvelopeIds
+from smtpplus.queue.outbox import Outbox
 from smtpplus.queue.preemption import Preemption
 from smtpplus.queue.ready import Ready
 from smtpplus.queue.scheduler import Scheduler
@@ -29,6 +30,7 @@ class Queue(msgspec.Struct, frozen=True):
     spool: Spool
     scheduler: Scheduler
     new_id: EnvelopeIds
+    outbox: Outbox
 
 
 def assemble(
@@ -77,4 +79,5 @@ def assemble(
         now=now,
         events=events,
     )
-    return Queue(spool, scheduler, new_id)
+    outbox = Outbox(database=database, spool=spool, new_id=new_id, clock=clock, now=now, events=events)
+    return Queue(spool, scheduler, new_id, outbox)
