@@ -160,6 +160,15 @@ class Dropped(Event, frozen=True):
     reason: str
 
 
+class Verified(Event, frozen=True):
+    """A sender of a user was verified on the web; what the command line does is not stated by the daemon."""
+
+    user: str
+    sender: str
+    provenance: str  # see accounts.verification
+    by: str
+
+
 class Fault(Event, frozen=True):
     """Something of ours went wrong and was survived; `what` names the place."""
 
