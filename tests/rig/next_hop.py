@@ -68,7 +68,6 @@ class NextHop:
         self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listening.bind((HOST, port))
-        self._listening.listen(128)  # from here on clients wait, and are not refused, until the loop runs
         self._listening.listen(128)  # here, so that nobody is refused while the thread starts
         self.port = int(self._listening.getsockname()[1])
         self._loop = asyncio.new_event_loop()
