@@ -158,7 +158,9 @@ def test_delete_decides_on_queued_mail(connection: Connection, queued: Any, left
             )
         )
         connection.execute(insert(schema.chunks).values(message_id=number, number=1, octets=b"x"))
-        connection.execute(insert(schema.recipients).values(message_id=number, number=0, address="y@b.com", attempts=0, due=1.0, level=3))
+        connection.execute(
+            insert(schema.recipients).values(message_id=number, number=0, address="y@b.com", attempts=0, due=1.0, level=3, user=name)
+        )
     assert store.delete_user(connection, "app", queued=queued) == 2 - len(left)
     assert list(connection.scalars(select(schema.messages.c.user).order_by(schema.messages.c.id))) == left
     for table in (schema.chunks, schema.recipients):
