@@ -143,7 +143,7 @@ def decoded(value: str) -> str:
 
     Never raises: an encoded word of an unknown charset or with broken base64 stays as it is written.
     """
-    return _SURROGATES.sub("\ufffd", printable(_decode_words(value)))
+    return printable(_SURROGATES.sub("\ufffd", _decode_words(value)))
 
 
 def _decode_words(value: str) -> str:

@@ -12,7 +12,7 @@ import re
 
 import msgspec
 
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\U0010ffff]+")
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\U0010ffff]+")
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)")  # RFC 3463 §2, RFC 2034 §4
 LINE_LIMIT = 512  # octets of a reply line with its CRLF, RFC 5321 §4.5.3.1.5
 
@@ -70,7 +70,7 @@ def _boundary(text: bytes, limit: int) -> int:
 
 
 def printable(text: str) -> str:
-    """`text` with every run of control characters and line ends replaced by one blank."""
+    """`text` with every run of control characters, line ends and surrogates (octets that are no text) replaced by one blank."""
     return _UNPRINTABLE.sub(" ", text)
 
 

@@ -22,8 +22,7 @@ from smtpplus.config import Configuration
 from smtpplus.events import Accepted, Events
 from smtpplus.mail import priority, reasons
 from smtpplus.mail.envelope import Envelope
-from smtpplus.mail.header import Header
-from smtpplus.mail.reply import printable
+from smtpplus.mail.header import Header, decoded
 
 HOPS = 50  # Received fields; more mean a loop. Fewer than the 100 of RFC 5321 §6.3: what is submitted has no way behind it yet
 _REMOVED = frozenset(("return-path", "bcc", "resent-bcc"))  # RFC 5321 §4.4, RFC 6409 §8 and RFC 5322 §3.6.3
@@ -107,7 +106,7 @@ class Acceptance:
         if not header.has("date"):
             added += b"Date: %s\r\n" % mail_date(int(self._clock.seconds())).encode("ascii")
         if header.has("message-id"):
-            message_id = printable(header.values("message-id")[0])
+            message_id = decoded(header.values("message-id")[0])
         else:
             message_id = f"<{identity}@{self._hostname}>"
             added += b"Message-ID: %s\r\n" % message_id.encode("ascii")
@@ -191,6 +190,6 @@ def _display(level: int) -> bytes:
 
 
 def _subject(header: Header) -> str:
-    """The subject as people read it, printable."""
+    """The subject as people read it (B9), printable."""
     subject = header.values("subject")
-    return printable(subject[0]) if subject else ""
+    return decoded(subject[0]) if subject else ""

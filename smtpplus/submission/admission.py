@@ -68,6 +68,7 @@ class Admission(Channel):
         self._extended = False
         self._exchange: sasl.Exchange | None = None
         self._origin = NOBODY
+        self._recipient = ""  # the one under consideration
         self._mistakes = 0
         self._failed_logins = 0
         self._onLogout: Callable[[], object] | None = None
@@ -95,8 +96,7 @@ class Admission(Channel):
         self.lost = self.closing = True
         self.abandon()
         self.factory.leave(self)
-        if self._onLogout is not None:
-            self._onLogout()
+        self._logout()
         self._tell(Disconnected, self.name, self.client, self.messages, printable(reason.getErrorMessage()))
 
     def tick(self) -> float:
@@ -147,7 +147,8 @@ class Admission(Channel):
             reply = Reply(reply.code, reply.enhanced, reply.text.encode("ascii", "backslashreplace").decode("ascii"))
         self.reply(reply.wire())
         user = self.delivery.name if self.delivery is not None else ""
-        self._tell(Refused, self.name, self.client, user, self._origin.address, "", refusal.reason, str(refusal.reply))
+        self._tell(Refused, self.name, self.client, user, self._origin.address, self._recipient, refusal.reason, str(refusal.reply))
+        self._recipient = ""
         if reply.code in _COUNTED:
             self._mistakes += 1
             if self._mistakes >= self.factory.limits.bad_commands:

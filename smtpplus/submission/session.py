@@ -94,7 +94,7 @@ class Session(Admission):
             raise reasons.SYNTAX.refusal(cause="the line is empty")
         if verb in _NOT_IMPLEMENTED:
             raise reasons.COMMAND_NOT_IMPLEMENTED.refusal(command=verb.decode("ascii"))
-        self.refuse(reasons.UNKNOWN_COMMAND.refusal())  # not named: it may be the password of a refused AUTH
+        self.refuse(reasons.UNKNOWN_COMMAND.refusal())
         if verb in _WEB:
             self.close()
 
@@ -156,6 +156,7 @@ class Session(Admission):
         transaction = self._transaction
         assert transaction is not None  # the table asks for MAIL
         recipient = parse_rcpt(rest, smtputf8=transaction.parameters.smtputf8)
+        self._recipient = recipient.address
         limit = self.factory.limits.recipients
         if len(transaction.recipients) >= limit:
             raise reasons.TOO_MANY_RECIPIENTS.refusal(limit=str(limit))
@@ -171,6 +172,7 @@ class Session(Admission):
         if self._transaction is not None:
             self._transaction.recipients.setdefault(recipient.address, recipient)
             self._state |= RCPT
+            self._recipient = ""
             self.reply(_RECIPIENT_ACCEPTED)
 
     def do_DATA(self, rest: bytes) -> None:

@@ -34,6 +34,12 @@ def test_one_line_on_the_wire() -> None:
     assert Reply(250, "", "").wire() == b"250 \r\n"
 
 
+def test_octets_that_are_no_text_become_blanks() -> None:
+    """Text from outside may hold octets that are no UTF-8, as surrogates: neither wire nor log may stumble over them."""
+    assert printable(b"a\xff\xfeb\x07".decode("utf-8", "surrogateescape")) == "a b "
+    assert Reply(550, "5.7.1", "caf\udce9").wire() == b"550 5.7.1 caf \r\n"
+
+
 def test_each_line_has_the_codes() -> None:
     """RFC 5321 §4.2.1 and RFC 2034 §4: every line has the code, and the enhanced code."""
     assert Reply(550, "5.7.1", "no\nnever").wire() == b"550-5.7.1 no\r\n550 5.7.1 never\r\n"

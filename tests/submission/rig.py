@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 from twisted.cred.portal import Portal
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, succeed
@@ -26,7 +27,7 @@ from smtpplus.config import Configuration, Limits, Listen, PortRange
 from smtpplus.events import Event, Events
 from smtpplus.mail.envelope import CHUNK, Envelope
 from smtpplus.storage.database import Database
-from smtpplus.storage.engine import migrate
+from smtpplus.storage.engine import create_engine, migrate
 from smtpplus.submission.checker import make_portal
 from smtpplus.submission.listener import Dependencies, SubmissionService
 from smtpplus.submission.tls import ServerTLS, server_tls
@@ -211,8 +212,6 @@ class SessionCase(TestCase):
         self, listen: Listen | None = None, *, portal: Callable[[Events], Portal] | None = None, **settings: Any
     ) -> SubmissionService:
         """Start a listener as `listen` says (its ports are ours to choose) with `settings` of Configuration."""
-        import msgspec
-
         listen = msgspec.structs.replace(listen or Listen(auth_without_tls="always"), ports=(PortRange(0, 0, True),), interfaces=(HOST,))
         settings.setdefault("limits", Limits(grace=0.2))
         configuration = Configuration(hostname="mail.example.com", state_directory=self.directory_path, listen=(listen,), **settings)
@@ -251,8 +250,6 @@ class SessionCase(TestCase):
 
     def add_user(self, name: str, **fields: Any) -> None:
         """Write a user with PASSWORD, as the command line does, from outside."""
-        from smtpplus.storage.engine import create_engine
-
         fields.setdefault("domains", (Sender("domain", "a.com"),))
         fields.setdefault("vouch", True)
         engine = create_engine(self.url)

@@ -16,6 +16,7 @@ from twisted.trial.unittest import TestCase
 from smtpplus.config import TLS, Configuration, Limits, Listen, PortRange
 from smtpplus.events import Events, Refused
 from smtpplus.submission.listener import Dependencies, ListenError, SubmissionService
+from smtpplus.submission.ports import sentence
 from tests.submission.rig import HOST, LOGIN, MESSAGE, Client, MemorySpool, SessionCase, reactor, status
 
 
@@ -94,9 +95,7 @@ class PortTests(TestCase):
 
     def test_a_port_that_needs_a_privilege_says_so(self) -> None:
         """The sentence for a port below 1024 without privilege names the remedy."""
-        from smtpplus.submission.listener import _sentence
-
-        self.assertIn("CAP_NET_BIND_SERVICE", _sentence("::", 25, PermissionError(13, "no")))
+        self.assertIn("CAP_NET_BIND_SERVICE", sentence("::", 25, PermissionError(13, "no")))
 
 
 class LimitTests(SessionCase):

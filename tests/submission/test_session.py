@@ -6,12 +6,13 @@ import smtplib
 from fnmatch import fnmatchcase
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import inlineCallbacks
 
 from smtpplus.config import Limits
 from smtpplus.events import Accepted, Authenticated, Connected, Disconnected, Refused
 from smtpplus.mail.envelope import Recipient
-from tests.submission.rig import LOGIN, MESSAGE, Client, SessionCase
+from tests.submission.rig import LOGIN, MESSAGE, Client, SessionCase, status
 
 PLAIN_SUBMISSION = f"""
 S: 220 mail.example.com ESMTP *
@@ -245,3 +246,25 @@ class DialogTests(SessionCase):
         self.assertEqual(reply, f"250 2.0.0 queued as {accepted.id}")
         self.assertEqual((accepted.recipients, accepted.level, accepted.subject), (("x@example.net",), 3, "hello"))
         self.assertEqual(disconnected.messages, 1)
+
+    @inlineCallbacks
+    def test_events_are_text_whatever_the_client_sends(self) -> Any:
+        """Octets that are no text, in names, subjects and addresses: every event can be written as JSON."""
+        self.serve()
+
+        def dialog() -> list[str]:
+            client = self.logged_in()
+            codes = client.codes("MAIL FROM:<app@a.com>", "RCPT TO:<x@example.net> COLOUR=red", "RCPT TO:<x@example.net>", "DATA")
+            client.send(b"From: <\xff@a.com>\r\nSubject: \xfe\r\nMessage-ID: <\xfd@a.com>\r\n\r\n.\r\n")
+            codes.append(status(client.reply()))
+            client.codes("MAIL FROM:<app@a.com>", "RCPT TO:<x@example.net>", "DATA")
+            client.send(b"From: app@a.com\r\nSubject: \xfe\r\nMessage-ID: <\xfd@a.com>\r\n\r\n.\r\n")
+            codes.append(status(client.reply()))
+            client.send(b"AUTH PLAIN \xff\r\n\xff\xfe\r\n")
+            codes += [status(client.reply()), status(client.reply())]
+            client.close()
+            return codes
+
+        codes = yield self.during(dialog)
+        self.assertEqual(codes[1:], ["555 5.5.4", "250 2.1.5", "354", "550 5.6.0", "250 2.0.0", "503 5.5.1", "500 5.5.1"])
+        self.assertGreater(len(msgspec.json.encode(self.events)), 0)
