@@ -76,7 +76,7 @@ class Dialer:
         """A connection was made."""
         self.live.add(connection)
         if self._sweeping is None:
-            self._sweeping = self.reactor.callLater(SWEEP, self._sweep)
+            self._sweeping = self.reactor.callLater(SWEEP, self._tick)
 
     def discard(self, connection: Connection) -> None:
         """A connection was lost."""
@@ -111,13 +111,17 @@ class Dialer:
             self._sweeping = None
         ended.callback(None)
 
-    def _sweep(self) -> None:
-        self._sweeping = None
+    def sweep(self) -> None:
+        """Expire every connection whose deadline has passed."""
         now = self.reactor.seconds()
         for connection in [each for each in self.live if each.deadline <= now]:
             connection.expire()
+
+    def _tick(self) -> None:
+        self._sweeping = None
+        self.sweep()
         if self.live:
-            self._sweeping = self.reactor.callLater(0.2 if self.stopping else SWEEP, self._sweep)
+            self._sweeping = self.reactor.callLater(0.2 if self.stopping else SWEEP, self._tick)
 
 
 class _Factory(ClientFactory):

@@ -18,7 +18,7 @@ from twisted.trial.unittest import TestCase
 from smtpplus.config import DNS, Configuration, Route
 from smtpplus.config import Delivery as DeliverySettings
 from smtpplus.delivery.attempt import Delivery
-from smtpplus.mail.disposition import Disposition, Request, Transfer
+from smtpplus.mail.disposition import DeliveryAgent, Disposition, Request, Transfer
 from smtpplus.mail.envelope import CHUNK, Content, Envelope, Recipient, WholeContent
 
 reactor: Any = _reactor
@@ -66,7 +66,7 @@ def request(
 class Underway:
     """A delivery that was begun: `transfer` to stop and let go, `ended` with its dispositions, `calls` of done."""
 
-    def __init__(self, delivery: Delivery, wanted: Request) -> None:
+    def __init__(self, delivery: DeliveryAgent, wanted: Request) -> None:
         self.ended: Deferred[list[Disposition]] = Deferred()
         self.calls = 0
         self.transfer: Transfer = delivery.deliver(wanted, self._done)
