@@ -87,6 +87,15 @@ def recipients(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(pieces))
 
 
+def entries(text: str) -> list[Sender]:
+    """Addresses, domains and subtrees together: "x@a.com; b.com; .c.com". [] for the empty text. Doubles are dropped."""
+    found = {}
+    for piece in _pieces(text):
+        sender = _address(piece) if "@" in piece[1:] else _domain(piece)
+        found[sender.kind, sender.value] = sender
+    return list(found.values())
+
+
 def near_misses(senders: list[Sender]) -> list[str]:
     """Sentences about entries that are right but seldom meant: www. before a domain (B2)."""
     return [

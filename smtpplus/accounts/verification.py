@@ -55,10 +55,7 @@ class Claim(msgspec.Struct, frozen=True):
 
 def entries(texts: Iterable[str]) -> list[Sender]:
     """Addresses, domains and subtrees as people write them, each once; FieldError."""
-    found: dict[tuple[str, str], Sender] = {}
-    for text in texts:
-        for entry in fields.addresses(text) if "@" in text else fields.domains(text):
-            found[entry.kind, entry.value] = entry
+    found = {(entry.kind, entry.value): entry for text in texts for entry in fields.entries(text)}
     if not found:
         raise FieldError("no address and no domain is named")
     return list(found.values())

@@ -101,6 +101,18 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
+def operator() -> str:
+    """Who runs this command, for what is kept of who did what."""
+    import getpass
+    import os
+
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):  # an account without a name
+        name = f"uid {os.getuid()}"
+    return f"{name} at the command line"
+
+
 def print_json(value: Any) -> None:
     """`value`, of what JSON knows, for programs."""
     click.echo(json.dumps(value, ensure_ascii=False, indent=2))
