@@ -19,6 +19,9 @@ interfaces = ["127.0.0.1", "::1"]
 [[route]]
 destination = "*"
 via = "maildir:$PWD/run/Maildir"
+
+[http]
+listen = "127.0.0.1:2580"
 END
 fi
 # A machine without IPv6 has no ::1 to listen on.

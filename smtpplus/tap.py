@@ -31,6 +31,8 @@ from smtpplus.config import Configuration, ConfigurationError, database_url, loa
 from smtpplus.delivery.attempt import Delivery
 from smtpplus.events import Events
 from smtpplus.observation.maillog import MailLog
+from smtpplus.operation.confirmation import confirmation
+from smtpplus.operation.http import HTTPListenError, HTTPServer, health
 from smtpplus.queue.assembly import assemble
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
@@ -78,7 +80,9 @@ class Relay(service.Service):
         try:
             self._house = House(self._configuration)
             self._house.submission.bind()
-        except (ListenError, TLSError, SQLAlchemyError, OSError) as fault:
+            if self._house.http is not None:
+                self._house.http.bind()
+        except (ListenError, HTTPListenError, TLSError, SQLAlchemyError, OSError) as fault:
             print(f"smtpplus is not started: {getattr(fault, 'orig', None) or fault}.", file=sys.stderr)
             raise SystemExit(1) from None
 
@@ -127,6 +131,7 @@ class House:
             process=os.getpid(),
             events=events,
         )
+        self.http = _http_server(configuration, self._database, events)
         self.submission = SubmissionService(
             Dependencies(
                 configuration=configuration,
@@ -146,6 +151,7 @@ class House:
         self._directory.start()
         self.queue.spool.purge().addErrback(self._broken, "what was half received cannot be removed")
         self.queue.scheduler.start().addErrback(self._broken, "the queue cannot be read")
+        self.queue.outbox.start()
         self.submission.startService()
         gc.collect()
         gc.freeze()  # what stands now stands for good: the collector need not look at it again
@@ -153,6 +159,9 @@ class House:
     @inlineCallbacks
     def close(self) -> Any:
         """Let what runs finish, and commit it."""
+        if self.http is not None:
+            yield self.http.stop()
+        yield self.queue.outbox.stop()
         yield gatherResults([self.submission.stopService(), self.queue.scheduler.stop(self._grace)])
         yield self._delivery.stop()
         yield self._database.stop()
@@ -170,6 +179,13 @@ def _mail_log(configuration: Configuration) -> MailLog | None:
         return None
     path = None if configuration.log.mail == "-" else Path(configuration.state_directory, configuration.log.mail)
     return MailLog(path, configuration.log.format, reactor)
+
+
+def _http_server(configuration: Configuration, database: Database, events: Events) -> HTTPServer | None:
+    if configuration.http.listen is None:
+        return None
+    pages = {"healthz": health(database, reactor), "confirm": confirmation(database, configuration.hostname, events)}
+    return HTTPServer(configuration.http.listen, pages, reactor)
 
 
 def _own_ports(configuration: Configuration) -> set[tuple[str, int]]:
