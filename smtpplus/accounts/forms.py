@@ -1,6 +1,7 @@
 """Settings as people write and read them: `--message-size "10 MiB"`, `--unauthorized inherit`.
 
-`parse` reads the text of one setting, `show` writes its value, `changed` puts values into a `Settings`. What is not right raises
+`parse` reads the text of one setting, `write` writes a value so that it can be read again, `show` writes it for people, and `changed`
+puts values into a `Settings`. What is not right raises
 FieldError, a sentence that says what to write instead.
 """
 
@@ -17,6 +18,7 @@ from smtpplus.config.values import size
 from smtpplus.mail.reply import printable
 
 INHERIT = "inherit"  # what people write to unset
+NOBODY = "nobody"  # alerts to no address, where the list or the server has some
 
 
 def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
@@ -33,6 +35,15 @@ def parse(name: str, text: str) -> Any:
     if text.strip().lower() == INHERIT:
         return None
     return _FORMS[name][0](text.strip())
+
+
+def write(name: str, value: Any) -> str:
+    """A value as `parse` reads it."""
+    if name == "message_size":
+        return f"{value} B"
+    if name == "alerts":
+        return ";".join(value) or NOBODY
+    return show(name, value) if isinstance(value, (bool, str)) else str(value)
 
 
 def show(name: str, value: Any) -> str:
@@ -77,6 +88,15 @@ def _size(text: str) -> int:
         raise FieldError(str(error)) from None
 
 
+def _alerts(text: str) -> tuple[str, ...]:
+    if text.lower() == NOBODY:
+        return ()
+    found = fields.recipients(text)
+    if not found:
+        raise FieldError(f'nobody is named; write addresses, "{NOBODY}" or "{INHERIT}"')
+    return found
+
+
 def _show_size(octets: int) -> str:
     for unit, many in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
         if octets >= many and octets % many == 0:
@@ -97,6 +117,6 @@ _FORMS: dict[str, tuple[Callable[[str], Any], Callable[[Any], str]]] = {
     "rate": (_count, _show_count("recipients a minute")),
     "quota": (_count, _show_count("recipients a day")),
     "message_size": (_size, _show_size),
-    "alerts": (fields.recipients, lambda value: "; ".join(value) or "nobody"),
+    "alerts": (_alerts, lambda value: "; ".join(value) or NOBODY),
 }
 assert tuple(_FORMS) == NAMES

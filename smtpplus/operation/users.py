@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Callable, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Sequence, TypeVar
 
 import click
 
-from smtpplus.operation.cli import Operation, console, print_json
+from smtpplus.operation.cli import Operation, console, operator, print_json
+from smtpplus.operation.setting_options import setting_options, settings_named
+from smtpplus.operation.user_view import as_json as user_json
+from smtpplus.operation.user_view import details, in_force, overview
 
 if TYPE_CHECKING:
-    from smtpplus.accounts.settings import Effective
-    from smtpplus.accounts.user import Sender, User
+    from smtpplus.accounts.user import User
+    from smtpplus.operation.proof import Asked
 
 PASSWORD_LIMIT = 1024  # octets read with --password-stdin
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,7 +29,6 @@ _password_stdin = click.option("--password-stdin", is_flag=True, help="Take the 
 _FIELDS = (
     click.option("--domains", metavar="LIST", help='Authorized domains, separated by ";": "a.com; .b.com" (.b.com: and all below it).'),
     click.option("--senders", metavar="LIST", help='Authorized addresses, separated by ";": "x@c.com; y@d.com".'),
-    click.option("--priority", type=click.IntRange(1, 5), help="Priority of mail that says none itself: 1 highest, 5 lowest; 3 at first."),
     click.option("--note", metavar="TEXT", help="A note about the user; `user show` alone shows it."),
     click.option("--list", "list_", metavar="LIST", help='The list the user belongs to; "default" at first.'),
     click.option("--vouch", is_flag=True, help="Mark the domains and senders as verified by you."),
@@ -35,6 +37,7 @@ _FIELDS = (
 
 
 def _fields(command: F) -> F:
+    command = setting_options(command)
     for option in reversed(_FIELDS):
         command = option(command)
     return command
@@ -49,27 +52,33 @@ def user() -> None:
 @click.argument("name")
 @_fields
 @click.option("--inactive", is_flag=True, help="Do not let the user in yet.")
+@click.option("--verify", is_flag=True, help="Ask for the verification of the domains and senders at once, as `sender verify` does.")
 @_password_stdin
 @_json
 @click.pass_obj
 def add(
     operation: Operation,
+    /,
     *,
     name: str,
     domains: str | None,
     senders: str | None,
-    priority: int | None,
     note: str | None,
     list_: str | None,
     vouch: bool,
     allow_any: bool,
     inactive: bool,
+    verify: bool,
     password_stdin: bool,
     as_json: bool,
+    **settings: str | None,
 ) -> None:
     """Add a user and print the password that is made for them."""
-    from smtpplus.accounts import fields, store
+    from smtpplus.accounts import fields, forms, store
+    from smtpplus.accounts.settings import UNSET
 
+    if vouch and verify:
+        raise click.UsageError("--vouch and --verify exclude each other: what you vouch for needs no verification.")
     password, hashed, scram = _new_password(password_stdin)
     with operation.transaction() as connection:
         made = store.add_user(
@@ -79,16 +88,21 @@ def add(
             scram=scram,
             now=time.time(),
             list="default" if list_ is None else list_,
-            priority=priority,
+            settings=forms.changed(UNSET, settings_named(settings)),
             note=note or "",
             active=not inactive,
             domains=fields.domains(domains or ""),
             addresses=fields.addresses(senders or ""),
             allow_any=allow_any,
             vouch=vouch,
+            by=operator(),
         )
-    _hints(operation, made)
-    _print_password(made.name, "was added", password, as_json)
+    _hints(operation, made, asking=verify)
+    asked: list[Asked] = []
+    try:
+        asked = _ask(operation, made) if verify else []
+    finally:  # the user is there, whatever DNS says
+        _print_password(made.name, "was added", password, as_json, asked)
 
 
 @user.command()
@@ -97,30 +111,35 @@ def add(
 @click.pass_obj
 def edit(
     operation: Operation,
+    /,
     *,
     name: str,
     domains: str | None,
     senders: str | None,
-    priority: int | None,
     note: str | None,
     list_: str | None,
     vouch: bool,
     allow_any: bool,
+    **settings: str | None,
 ) -> None:
-    """Change a user. --domains and --senders replace what was there; entries that stay keep their verification."""
+    """Change a user. --domains and --senders replace what was there; entries that stay keep their verification.
+
+    A setting given as `inherit` is what the list says, or else the configuration.
+    """
     from smtpplus.accounts import fields, store
 
     with operation.transaction() as connection:
         changes = store.Changes(
             list=list_,
-            settings=None if priority is None else {"priority": priority},
+            settings=settings_named(settings) or None,
             note=note,
             domains=None if domains is None else fields.domains(domains),
             addresses=None if senders is None else fields.addresses(senders),
             allow_any=allow_any,
             vouch=vouch,
+            by=operator(),
         )
-        if changes == store.Changes():
+        if changes == store.Changes(by=changes.by):
             raise click.UsageError("Nothing to change was named; see `smtpplus user edit --help`.")
         changed = store.edit_user(connection, name, changes, now=time.time())
     _hints(operation, changed)
@@ -137,19 +156,11 @@ def list_users(operation: Operation, list_: str | None, as_json: bool) -> None:
 
     with operation.transaction(reading=True) as connection:
         users = store.list_users(connection, list=None if list_ is None else fields.list_name(list_))
+    shown = [(each, in_force(operation, each)) for each in users]
     if as_json:
-        print_json([_as_json(each, _effective(operation, each)) for each in users])
-        return
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("User", "List", "Active", "Priority", "Domains", "Senders")
-    for each in users:
-        table.add_row(
-            *(Text(cell) for cell in (each.name, each.list, "yes" if each.active else "no", str(_effective(operation, each).priority))),
-            *(Text(cell) for cell in (_entries(each, address=False), _entries(each, address=True))),
-        )
-    console().print(table)
+        print_json([user_json(*each) for each in shown])
+    else:
+        console().print(overview(shown))
 
 
 @user.command()
@@ -157,31 +168,16 @@ def list_users(operation: Operation, list_: str | None, as_json: bool) -> None:
 @_json
 @click.pass_obj
 def show(operation: Operation, name: str, as_json: bool) -> None:
-    """Show one user, with the note."""
+    """Show one user, with the note, and with every setting that is in force and where it comes from."""
     from smtpplus.accounts import store
 
     with operation.transaction(reading=True) as connection:
         found = store.get_user(connection, name)
+    effective = in_force(operation, found)
     if as_json:
-        print_json(_as_json(found, _effective(operation, found)) | {"note": found.note})
-        return
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(show_header=False)
-    for label, text in (
-        ("User", found.name),
-        ("List", found.list),
-        ("Active", "yes" if found.active else "no"),
-        ("Priority", str(_effective(operation, found).priority)),
-        ("Domains", _entries(found, address=False)),
-        ("Senders", _entries(found, address=True)),
-        ("Note", found.note),
-        ("Added", _date(found.created_at)),
-        ("Changed", _date(found.changed_at)),
-    ):
-        table.add_row(label, Text(text))
-    console().print(table)
+        print_json(user_json(found, effective) | {"note": found.note})
+    else:
+        console().print(details(found, effective))
 
 
 @user.command("reset-password")
@@ -262,73 +258,46 @@ def _new_password(from_stdin: bool) -> tuple[str | None, str, str | None]:
     return None, passwords.hash_password(given), passwords.scram_verifier(given)
 
 
-def _print_password(name: str, what: str, password: str | None, as_json: bool) -> None:
+def _print_password(name: str, what: str, password: str | None, as_json: bool, asked: Sequence[Asked] = ()) -> None:
+    """Print what was made, and what became of the verifications `asked` for."""
+    from smtpplus.operation import proof
+
     if as_json:
-        print_json({"user": name, "password": password})
-    elif password is None:
+        print_json({"user": name, "password": password} | ({"verification": proof.as_json(asked)} if asked else {}))
+        return
+    if password is None:
         click.echo(f"User {name} {what}; the password is the one given.")
     else:
         click.echo(f"User {name} {what}. The password, shown only now:\n{password}")
+    proof.say(asked)
 
 
-def _hints(operation: Operation, changed: User) -> None:
-    """Say on standard error what will not work as it stands."""
+def _ask(operation: Operation, made: User) -> list[Asked]:
+    """Ask for the verification of all that the user has."""
+    from smtpplus.operation import proof
+
+    return proof.ask(operation, made.name, made.senders)
+
+
+def _hints(operation: Operation, changed: User, *, asking: bool = False) -> None:
+    """Say on standard error what will not work as it stands; `asking`: verification is asked for anyway."""
     from smtpplus.accounts import fields
 
     for sentence in fields.near_misses([*changed.senders]):
         click.echo(f"Note: {sentence}.", err=True)
-    if not operation.configuration.senders.require_verified:
+    if not in_force(operation, changed).require_verified:
         return
     pending = [str(entry) for entry in changed.senders if not entry.verified]
-    if pending:
+    if pending and not asking:
         click.echo(
             f"Note: not verified and refused until then: {'; '.join(pending)}. "
-            f"If they belong to the user, vouch for them: smtpplus user edit {changed.name} --vouch",
+            f"Ask for it: smtpplus sender verify {changed.name} '{'; '.join(pending)}'. "
+            f"Or, if they belong to the user, vouch for them: smtpplus user edit {changed.name} --vouch",
             err=True,
         )
     elif not changed.senders:
         click.echo(
             f"Note: {changed.name} has no domains and no senders, which allows every verified sender, and none is verified. "
-            f"Name some: smtpplus user edit {changed.name} --domains LIST --vouch",
+            f"Name some: smtpplus sender add {changed.name} ADDRESS-OR-DOMAIN --verify",
             err=True,
         )
-
-
-def _effective(operation: Operation, user: User) -> Effective:
-    from smtpplus.accounts.settings import effective, server_settings
-
-    return effective(server_settings(operation.configuration), user.list_settings, user.settings)
-
-
-def _as_json(user: User, effective: Effective) -> dict[str, Any]:
-    """What every reading command says of a user; the note is for `show` alone (A8)."""
-    return {
-        "name": user.name,
-        "list": user.list,
-        "active": user.active,
-        "priority": effective.priority,
-        "domains": [_entry_json(entry) for entry in user.senders if entry.kind != "address"],
-        "senders": [_entry_json(entry) for entry in user.senders if entry.kind == "address"],
-        "allow_any": user.allow_any,
-        "created_at": user.created_at,
-        "changed_at": user.changed_at,
-    }
-
-
-def _entry_json(entry: Sender) -> dict[str, Any]:
-    return {
-        "value": str(entry),
-        "verified": entry.verified,
-        "provenance": entry.provenance,
-        "verified_at": entry.verified_at,
-        "created_at": entry.created_at,
-    }
-
-
-def _entries(user: User, *, address: bool) -> str:
-    chosen = (entry for entry in user.senders if (entry.kind == "address") == address)
-    return "; ".join(str(entry) if entry.verified else f"{entry} (pending)" for entry in chosen)
-
-
-def _date(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(at))

@@ -121,7 +121,10 @@ def test_show_and_list(run: Run) -> None:
     run("user", "add", "other", "--inactive")
     shown = json.loads(run("user", "show", "DEMO", "--json").stdout)
     created = shown["created_at"]
-    pending = {"verified": False, "provenance": "", "verified_at": None, "created_at": created}
+    pending = {"verified": False, "provenance": "", "verified_at": None, "verified_by": "", "created_at": created}
+    settings = shown.pop("settings")
+    assert settings["priority"] == {"value": 2, "from": "user"}
+    assert settings["unauthorized"] == {"value": "block", "from": "server"}
     assert shown == {
         "name": "demo",
         "list": "news",
@@ -130,13 +133,14 @@ def test_show_and_list(run: Run) -> None:
         "domains": [{"value": "a.com", **pending}, {"value": ".b.com", **pending}],
         "senders": [{"value": "x@c.com", **pending}],
         "allow_any": False,
+        "scram": True,
         "created_at": created,
         "changed_at": created,
         "note": note,
     }
     listed = json.loads(run("user", "list", "--json").stdout)
     assert [each["name"] for each in listed] == ["demo", "other"]
-    assert listed[0] == {key: value for key, value in shown.items() if key != "note"}
+    assert listed[0] == {key: value for key, value in shown.items() if key != "note"} | {"settings": settings}
     assert (listed[1]["active"], listed[1]["allow_any"]) == (False, True)
     assert [each["name"] for each in json.loads(run("user", "list", "--list", "news", "--json").stdout)] == ["demo"]
     table = run("user", "list").stdout
@@ -195,7 +199,7 @@ def test_hints(config: Path, run: Run, arguments: list[str], said: str) -> None:
         (["user", "add", "a b"], 2, '"a b" cannot be a user name'),
         (["user", "add", "new", "--domains", "a.com,b.com"], 2, '"a.com,b.com" has a comma; separate domains with ";".'),
         (["user", "add", "new", "--senders", "a.com"], 2, "a whole domain is given with --domains"),
-        (["user", "add", "new", "--priority", "6"], 2, "6 is not in the range 1<=x<=5"),
+        (["user", "add", "new", "--priority", "6"], 2, "6 is no priority; there are 1 (highest) to 5"),
         (["user", "add", "new", "--list", "a b"], 2, "cannot be the name of a list"),
         (["user", "add", "new", "--domains", "a.com", "--allow-any"], 1, "contradict"),
         (["user", "add"], 2, "Missing argument 'NAME'"),
