@@ -115,14 +115,17 @@ class DeadlineTests(DeliveryCase):
     async def test_octets_that_complete_no_reply_buy_no_time(self) -> None:
         """A peer that drips octets is cut off as one that says nothing."""
 
+        begun = threading.Event()
+
         def script(line: Line) -> None:
             line.send("220-wait\r\n220-")
+            begun.set()
             line.gone()
 
         with Peer(script) as peer:
             agent = self.agent(peer)
             underway = await self.waiting(agent, peer, b"")
-            await self.until(lambda: agent.dialer.live)
+            await self.until(lambda: agent.dialer.live and begun.is_set())
             agent.clock.ahead = 200.0
             peer.lines[0].send("still\r\n220-")
             await self.turn(0.1)
