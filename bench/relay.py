@@ -46,13 +46,6 @@ class Smtpplus:
         with contextlib.closing(sqlite3.connect(self.directory / "state" / "smtpplus.sqlite")) as database:
             return int(database.execute("SELECT count(*) FROM messages WHERE state = 1").fetchone()[0])
 
-    def peak_memory(self) -> int:
-        """The most that the process has had in memory, in MiB."""
-        for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) // 1024
-        return 0
-
     def _cli(self, *arguments: str) -> str:
         environment = {key: value for key, value in os.environ.items() if key != "SMTPPLUS_CONFIG"}
         command = [str(BIN / "smtpplus"), "--config", str(self._config), *arguments]
