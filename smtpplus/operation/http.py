@@ -136,7 +136,7 @@ class _Factory(http.HTTPFactory):
 
     def buildProtocol(self, addr: Any) -> Any:
         channel: Any = super().buildProtocol(addr)
-        channel.requestFactory = lambda channel: _Request(channel, self)
+        channel.requestFactory = lambda channel, _queued: _Request(channel, self)
         return channel
 
     def log(self, request: http.Request) -> None:
