@@ -40,7 +40,7 @@ ALLOWED = Verdict(True)
 def authorize(user: User, address: str, *, require_verified: bool, where: str = ENVELOPE) -> Verdict:
     """Whether `user` may send as `address` (as written; "" is the null reverse-path). `where` it stands goes into the refusal."""
     if not user.active:
-        return _refused(reasons.INACTIVE_USER, user, address, where)
+        return _refused(inactive(user), user, address, where)
     if not address:
         return ALLOWED
     try:
@@ -56,6 +56,12 @@ def authorize(user: User, address: str, *, require_verified: bool, where: str = 
         reason = reasons.SENDER_NOT_VERIFIED if require_verified else reasons.ADDRESS_NOT_AUTHORIZED
         return _refused(reason, user, address, where, domain=domain)
     return _explained(user, address, key, domain, where)
+
+
+def inactive(user: User) -> Reason:
+    """Why a user who is not active is not let in (A11); the client hears the same words for both."""
+    verified = user.verified.addresses or user.verified.domains or user.verified.subtrees
+    return reasons.INACTIVE_USER if verified or not user.senders else reasons.INACTIVE_UNVERIFIED
 
 
 def authorize_message(

@@ -77,7 +77,11 @@ SYNTAX = _reason(
     "syntax", "500 5.5.2", "Syntax error: {cause}", "The line is not an SMTP command as RFC 5321 §4.1.1 writes it.", "correct the client"
 )
 UNKNOWN_COMMAND = _reason(
-    "unknown_command", "500 5.5.1", "Command {command} is not known here", "No command of this name exists.", "EHLO lists what is offered"
+    "unknown_command",
+    "500 5.5.1",
+    "The command is not known here",
+    "No such command exists. It is not named: behind a refused AUTH it may be a password.",
+    "EHLO lists what is offered",
 )
 COMMAND_NOT_IMPLEMENTED = _reason(  # beside UNKNOWN_COMMAND: RFC 5321 §4.2.4 wants 502 for a command that exists
     "command_not_implemented",
@@ -210,6 +214,13 @@ WRONG_PASSWORD = _reason(
 INACTIVE_USER = _reason(
     "inactive_user", "535 5.7.8", LOGIN_FAILED.text, "The user exists but is not active.", "`smtpplus user activate` lets the user in"
 )
+INACTIVE_UNVERIFIED = _reason(
+    "inactive_unverified",
+    "535 5.7.8",
+    LOGIN_FAILED.text,
+    "The user exists but is not active, and none of their senders is verified.",
+    "verify one with `smtpplus sender verify`, where senders must be verified; then `smtpplus user activate` lets the user in",
+)
 AUTH_CANCELLED = _reason("auth_cancelled", "501 5.7.0", "Authentication cancelled", "The client sent `*` (RFC 4954 §4).")
 AUTH_MALFORMED = _reason(
     "auth_malformed",
@@ -256,14 +267,14 @@ SENDER_PENDING = _reason(
     "550 5.7.1",
     "The {where} {address} is not authorized: {near} is entered for user {user}, but its verification is pending",
     "A new address or domain must be verified before it may be used: the token mailed to the address, or the DNS record of the domain.",
-    "finish it with `smtpplus sender confirm`, or start it anew with `smtpplus sender verify`",
+    "confirm the token or publish the record, or ask for them anew: `smtpplus sender verify {user} {near}`",
 )
 SENDER_NOT_VERIFIED = _reason(
     "sender_not_verified",
     "550 5.7.1",
     "The {where} {address} is not verified for user {user}",
     "The user has no list of senders, which allows every verified sender (`require_verified = true`); this one was never verified.",
-    "verify {address} or its domain {domain} with `smtpplus sender verify`; " + _VISITOR,
+    "add and verify it, `smtpplus sender add {user} {address} --verify`, or its domain {domain} in the same way; " + _VISITOR,
 )
 NO_FROM = _reason(
     "no_from",

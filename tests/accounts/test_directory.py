@@ -60,7 +60,7 @@ class DirectoryTests(TestCase):
 
     def add(self, name: str = "app", **more: Any) -> None:
         with self.elsewhere() as connection:
-            store.add_user(connection, name, HASHES["right"], now=1.0, domains=fields.domains("a.com"), **more)
+            store.add_user(connection, name, HASHES["right"], now=1.0, domains=fields.domains("a.com"), vouch=True, **more)
 
     @inlineCallbacks
     def look(self) -> Any:

@@ -47,7 +47,7 @@ def test_the_constants_are_all_in_the_list() -> None:
 def test_failed_logins_sound_alike() -> None:
     """A7, B1: unknown user, wrong password and inactive user have the words and codes of the one public reason."""
     public = reasons.LOGIN_FAILED
-    for secret in (reasons.UNKNOWN_USER, reasons.WRONG_PASSWORD, reasons.INACTIVE_USER):
+    for secret in (reasons.UNKNOWN_USER, reasons.WRONG_PASSWORD, reasons.INACTIVE_USER, reasons.INACTIVE_UNVERIFIED):
         assert (secret.reply_code, secret.enhanced, secret.text) == (public.reply_code, public.enhanced, public.text)
     assert (public.reply_code, public.enhanced) == (535, "5.7.8")
 
