@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from smtpplus.accounts import fields, lists, passwords, store
+from smtpplus.accounts.authorization import inactive
 from smtpplus.accounts.settings import SERVER, Effective, Settings, effective
 from smtpplus.accounts.user import User
 from smtpplus.mail import reasons
@@ -167,7 +168,7 @@ class Directory:
         if not right:
             return fail(LoginFailed(name, reasons.WRONG_PASSWORD.code))
         if not now.active:
-            return fail(LoginFailed(name, reasons.INACTIVE_USER.code))
+            return fail(LoginFailed(name, inactive(now).code))
         account = self._known.get(name)
         if account is not None:
             account.logins[mark] = self._clock.seconds() + REMEMBERED
