@@ -21,7 +21,7 @@ from twisted.mail.interfaces import IMessageDelivery
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
-from smtpplus.accounts.authorization import Verdict, authorize, authorize_message
+from smtpplus.accounts.authorization import Verdict, authorize, authorize_message, inactive
 from smtpplus.accounts.directory import Directory, LoginFailed
 from smtpplus.accounts.settings import server_settings
 from smtpplus.accounts.user import User
@@ -129,7 +129,7 @@ def _present(user: User | None) -> User:
     if user is None:
         raise LoginRefused(reasons.UNKNOWN_USER.code)
     if not user.active:
-        raise LoginRefused(reasons.INACTIVE_USER.code)
+        raise LoginRefused(inactive(user).code)
     return user
 
 
@@ -180,7 +180,7 @@ class SubmissionDelivery:
         """`origin` if the user may use it as envelope sender; else Refusal. User and settings are looked at anew for each message (A7)."""
         user = self._directory.current(self._user)
         if user is None or not user.active:
-            reason = reasons.UNKNOWN_USER if user is None else reasons.INACTIVE_USER
+            reason = reasons.UNKNOWN_USER if user is None else inactive(user)
             raise Refusal(reasons.AUTH_REQUIRED.reply(), reason.code)
         self._user = user
         self._effective = self._directory.effective(user, self._server)
