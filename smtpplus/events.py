@@ -82,7 +82,7 @@ class WouldRefuse(Event, frozen=True):
     session: str
     client: str
     user: str
-    sender: str
+    sender: str  # the address that is not authorized: of the envelope, or of a header field
     reason: str
     reply: str
 

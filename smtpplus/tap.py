@@ -27,10 +27,13 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from smtpplus.accounts.directory import Directory
+from smtpplus.accounts.settings import server_settings
 from smtpplus.config import Configuration, ConfigurationError, database_url, load, locate
+from smtpplus.config.watch import Watch
 from smtpplus.delivery.attempt import Delivery
 from smtpplus.events import Events
 from smtpplus.observation.maillog import MailLog
+from smtpplus.observation.would_block import WouldBlock
 from smtpplus.operation.confirmation import confirmation
 from smtpplus.operation.http import HTTPListenError, HTTPServer, health
 from smtpplus.queue.assembly import assemble
@@ -50,11 +53,13 @@ class Options(usage.Options):
     optParameters = [["config", "c", None, "The configuration file; else what SMTPPLUS_CONFIG names, else /etc/smtpplus/smtpplus.toml."]]
 
     configuration: Configuration
+    path: Path
 
     def postOptions(self) -> None:
         """Read the configuration; its faults end the process with status 2 before anything is started."""
         try:
-            self.configuration = load(locate(self["config"]))
+            self.path = locate(self["config"]).absolute()
+            self.configuration = load(self.path)
         except ConfigurationError as error:
             for fault in error.faults:
                 print(fault, file=sys.stderr)
@@ -63,22 +68,23 @@ class Options(usage.Options):
 
 def makeService(options: Options) -> service.IService:
     """The relay as a service; `options` are parsed."""
-    return Relay(options.configuration)
+    return Relay(options.configuration, options.path)
 
 
 class Relay(service.Service):
     """All of smtpplus in one process."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, path: Path) -> None:
         self.name = "smtpplus"
         self._configuration = configuration
+        self._path = path  # where it was read from
         self._house: House | None = None
 
     def privilegedStartService(self) -> None:
         """Build the house and bind its ports, while twistd still may; say why not and end the process with status 1 if that fails."""
         service.Service.privilegedStartService(self)
         try:
-            self._house = House(self._configuration)
+            self._house = House(self._configuration, self._path)
             self._house.submission.bind()
             if self._house.http is not None:
                 self._house.http.bind()
@@ -106,7 +112,7 @@ class House:
 
     _log = Logger()
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, path: Path) -> None:
         self._grace = configuration.limits.grace
         configuration.state_directory.mkdir(parents=True, exist_ok=True, mode=0o750)
         url = database_url(configuration)
@@ -117,6 +123,9 @@ class House:
             events.subscribe(self._mail_log)
         self._database = Database(url, reactor)
         self._directory = Directory(self._database, reactor)
+        self._watch = Watch(path, reactor, self._changed)
+        self._would_block = WouldBlock(self._database, reactor)
+        events.subscribe(self._would_block)
         self._threads = ThreadPool(0, THREADS, name="smtpplus-files")
         self._delivery = Delivery(
             configuration=configuration, reactor=reactor, threads=self._threads, random=random.SystemRandom(), own=_own_ports(configuration)
@@ -149,6 +158,7 @@ class House:
         self._database.start()
         self._threads.start()
         self._directory.start()
+        self._watch.start()
         self.queue.spool.purge().addErrback(self._broken, "what was half received cannot be removed")
         self.queue.scheduler.start().addErrback(self._broken, "the queue cannot be read")
         self.queue.outbox.start()
@@ -163,12 +173,19 @@ class House:
             yield self.http.stop()
         yield self.queue.outbox.stop()
         yield gatherResults([self.submission.stopService(), self.queue.scheduler.stop(self._grace)])
+        self._watch.stop()
         yield self._delivery.stop()
+        yield self._would_block.close()
         yield self._database.stop()
         self._directory.stop()
         self._threads.stop()
         if self._mail_log is not None:
             self._mail_log.close()
+
+    def _changed(self, configuration: Configuration) -> None:
+        """The configuration file was changed: what users inherit from it is in force now."""
+        self._directory.server = server_settings(configuration)
+        self._log.info("the configuration was changed: what users inherit is in force now, everything else from the next start on")
 
     def _broken(self, failure: Failure, what: str) -> None:
         self._log.failure("{what}", failure, what=what)

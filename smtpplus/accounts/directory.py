@@ -85,6 +85,7 @@ class Directory:
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """`reactor` runs the threads' answers, and is the clock unless `clock` (IReactorTime) is another."""
+        self.server = SERVER  # what the configuration sets; whoever has another one puts it here
         self._database = database
         self._reactor = reactor
         self._clock = reactor if clock is None else clock
@@ -117,12 +118,9 @@ class Directory:
         account = getattr(user, "account", None)
         return account.user if account is not None else user
 
-    def effective(self, user: User, server: Settings = SERVER) -> Effective:
-        """What is in force for the user of a snapshot: their own settings are in it, those of the list are at most a second old.
-
-        `server` is what the configuration sets (settings.server_settings).
-        """
-        return effective(server, self._lists.get(user.list, user.list_settings), user.settings)
+    def effective(self, user: User) -> Effective:
+        """What is in force for the user of a snapshot: their own settings are in it, those of the list are at most a second old."""
+        return effective(self.server, self._lists.get(user.list, user.list_settings), user.settings)
 
     def find(self, name: str) -> Deferred[User | None]:
         """The user with this name, however it is written; None if there is none."""

@@ -144,14 +144,13 @@ def _refused(failure: Failure) -> bytes:
 class SubmissionDelivery:
     """What one user may do in one session."""
 
-    __slots__ = ("_configuration", "_directory", "_effective", "_events", "_mind", "_now", "_reported", "_server", "_user")
+    __slots__ = ("_configuration", "_directory", "_effective", "_events", "_mind", "_now", "_reported", "_user")
 
     def __init__(
         self, user: User, mind: Mind | None, *, directory: Directory, configuration: Configuration, events: Events, now: Callable[[], float]
     ) -> None:
         self._user = user
-        self._server = server_settings(configuration)
-        self._effective = directory.effective(user, self._server)
+        self._effective = directory.effective(user)
         self._mind = mind
         self._directory = directory
         self._configuration = configuration
@@ -174,7 +173,7 @@ class SubmissionDelivery:
     @property
     def message_size(self) -> int:
         user = self._directory.current(self._user) or self._user  # anew: it is asked for before validateFrom
-        return self._directory.effective(user, self._server).message_size
+        return self._directory.effective(user).message_size
 
     def validateFrom(self, helo: Hello, origin: smtp.Address) -> smtp.Address:
         """`origin` if the user may use it as envelope sender; else Refusal. User and settings are looked at anew for each message (A7)."""
@@ -183,7 +182,7 @@ class SubmissionDelivery:
             reason = reasons.UNKNOWN_USER if user is None else inactive(user)
             raise Refusal(reasons.AUTH_REQUIRED.reply(), reason.code)
         self._user = user
-        self._effective = self._directory.effective(user, self._server)
+        self._effective = self._directory.effective(user)
         self._reported = False
         address = origin.addrstr.decode("utf-8", "replace")
         self._judge(authorize(user, address, require_verified=self._effective.require_verified), address)
@@ -226,7 +225,8 @@ class SubmissionDelivery:
             raise refusal
         self._reported = True
         session, client = (self._mind.name, self._mind.client) if self._mind else ("", "")
-        self._events.state(WouldRefuse(self._now(), session, client, self._user.name, sender, refusal.reason, str(refusal.reply)))
+        about = verdict.address or sender
+        self._events.state(WouldRefuse(self._now(), session, client, self._user.name, about, refusal.reason, str(refusal.reply)))
 
 
 def _spooled() -> Any:
@@ -284,5 +284,6 @@ def _logout() -> None:
 
 
 def make_portal(directory: Directory, configuration: Configuration, events: Events, clock: IReactorTime) -> Portal:
-    """The portal of the accounts."""
+    """The portal of the accounts. What the configuration sets for users is in force from now on."""
+    directory.server = server_settings(configuration)
     return Portal(SubmissionRealm(directory, configuration, events, clock), [DirectoryChecker(directory)])

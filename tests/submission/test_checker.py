@@ -90,7 +90,7 @@ class SenderTests(SessionCase):
         told = self.stated(WouldRefuse)
         self.assertEqual(
             [(event.sender, event.reason) for event in told],
-            [("visitor@b.com", "domain_not_authorized"), ("app@a.com", "domain_not_authorized")],
+            [("visitor@b.com", "domain_not_authorized"), ("visitor@b.com", "domain_not_authorized")],
         )
         self.assertTrue(all(event.reply.startswith("550 5.7.1") and event.user == "app" for event in told))
 
