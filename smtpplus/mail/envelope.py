@@ -37,6 +37,9 @@ class Envelope(msgspec.Struct, frozen=True):
     smtputf8: bool = False  # RFC 6531
     ret: str = ""  # "", "FULL" or "HDRS"; RFC 3461 §4.3
     envid: str = ""  # xtext decoded; RFC 3461 §4.4
+    list: str = "default"  # the user's list when it was accepted
+    release_at: float = 0.0  # not to be sent before; 0: at once; RFC 4865
+    campaign: str = ""  # what the sender counts it under
 
 
 class Content(Protocol):
