@@ -61,7 +61,7 @@ class Dialer:
         self.idle: dict[Connection, None] = {}  # in the order in which they became so
         self.openings: set[Opening] = set()
         self._sweeping: IDelayedCall | None = None
-        self._ended: Deferred[None] | None = None
+        self._ended: list[Deferred[None]] = []  # those who wait for the end
         self.stopping = False
 
     def open(self, hop: Hop, keeper: Keeper, settled: Settled) -> None:
@@ -91,7 +91,8 @@ class Dialer:
     def stop(self, patience: float) -> Deferred[None]:
         """Cancel openings, send QUIT where nothing runs, cut what still waits `patience` seconds from now; fires when nothing is left."""
         self.stopping = True
-        self._ended = ended = Deferred[None]()
+        ended = Deferred[None]()
+        self._ended.append(ended)
         for opening in list(self.openings):
             opening.cancel()
         for connection in list(self.idle):
@@ -103,13 +104,14 @@ class Dialer:
         return ended
 
     def _check_end(self) -> None:
-        if self._ended is None or self.live or self.openings:
+        if not self._ended or self.live or self.openings:
             return
-        ended, self._ended = self._ended, None
         if self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None
-        ended.callback(None)
+        waiting, self._ended = self._ended, []
+        for ended in waiting:
+            ended.callback(None)
 
     def sweep(self) -> None:
         """Expire every connection whose deadline has passed."""
@@ -183,7 +185,9 @@ class Opening:
 
     def _found(self, answer: Targets | Fault) -> None:
         if isinstance(answer, Fault):
-            self._finish(answer)
+            # The name of a smarthost is the operator's, not the sender's: its slips can be corrected while mail waits.
+            wrong = self._hop.way is not Way.MX and answer.reason is not reasons.DNS_FAILED
+            self._finish(Fault(reasons.DNS_FAILED, "there is no such host") if wrong else answer)
             return
         own = [target.preference for target in answer if is_own(target.address, self._hop.port, self.dialer.manner.own)]
         self._targets = [target for target in answer if not own or target.preference < min(own)][:TARGETS]  # RFC 5321 §5.1

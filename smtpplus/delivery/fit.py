@@ -33,15 +33,14 @@ def fit(request: Request, dialogue: Dialogue) -> Fit | Fault:
     if limit and request.content.size > limit:  # RFC 1870 §6.1
         return Fault(reasons.PEER_SIZE_LIMIT, str(limit))
     envelope = request.envelope
-    if not (envelope.body or envelope.smtputf8):
+    ascii_only = envelope.sender.isascii() and all(recipient.address.isascii() for recipient in request.recipients)
+    if ascii_only and not (envelope.body or envelope.smtputf8):
         return PLAIN
     eight = envelope.body == "8BITMIME"
-    utf8 = envelope.smtputf8
+    utf8 = envelope.smtputf8 or not ascii_only
     if utf8 and "SMTPUTF8" not in dialogue.extensions:
         fault = Fault(reasons.PEER_LACKS_SMTPUTF8)
-        if not envelope.sender.isascii() or not all(recipient.address.isascii() for recipient in request.recipients):
-            return fault
-        return Fit(doubt=fault)
+        return Fit(doubt=fault) if ascii_only else fault
     if eight and "8BITMIME" not in dialogue.extensions:
         return Fit(utf8=utf8, doubt=Fault(reasons.PEER_LACKS_8BITMIME))
     return Fit(eight, utf8)

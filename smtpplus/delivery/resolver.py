@@ -15,6 +15,7 @@ import msgspec
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import DatagramProtocol
 from twisted.names import dns
 from twisted.names.client import Resolver as NamesResolver
 from twisted.names.error import DNSNameError, DomainError
@@ -65,6 +66,20 @@ def literal(text: str) -> str | None:
         return None
 
 
+class _Quiet:
+    """The reactor, for a resolver that would log the opening and closing of a port for every question."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def listenUDP(self, port: int, protocol: DatagramProtocol, **settings: Any) -> Any:
+        protocol.noisy = False
+        return self._reactor.listenUDP(port, protocol, **settings)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+
 class Resolver:
     """Asks `servers`; without any, those of /etc/resolv.conf, and then /etc/hosts comes first for hosts."""
 
@@ -72,7 +87,7 @@ class Resolver:
         self, *, reactor: IReactorTime, servers: Sequence[tuple[str, int]], random: random.Random, patience: Sequence[int] = PATIENCE
     ) -> None:
         system = None if servers else "/etc/resolv.conf"
-        self._names = NamesResolver(resolv=system, servers=list(servers), timeout=tuple(patience), reactor=reactor)
+        self._names = NamesResolver(resolv=system, servers=list(servers), timeout=tuple(patience), reactor=_Quiet(reactor))
         self._hosts = FilePath(b"/etc/hosts") if system else None
         self._clock = reactor
         self._random = random

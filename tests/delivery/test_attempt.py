@@ -210,6 +210,7 @@ class VerdictTests(DeliveryCase):
                     request(peer.via, content=eight, body="8BITMIME"),
                     request(peer.via, content=Pieces([b"a", b"\xe9"], slow=True), smtputf8=True),
                     request(peer.via, "\u00e9@x", content=plain, smtputf8=True),
+                    request(peer.via, "\u00e9@x", content=plain),
                     request(peer.via, content=WholeContent(b"x" * 1001)),
                     request(peer.via, content=Pieces([b"a", b"b"], lost=1), body="8BITMIME"),
                     request(peer.via, content=plain, body="8BITMIME", smtputf8=True),
@@ -218,6 +219,7 @@ class VerdictTests(DeliveryCase):
             await delivery.stop()
         assert found == [
             (554, "peer_lacks_8bitmime"),
+            (553, "peer_lacks_smtputf8"),
             (553, "peer_lacks_smtputf8"),
             (553, "peer_lacks_smtputf8"),
             (552, "peer_size_limit"),
@@ -258,5 +260,7 @@ class LocalTests(DeliveryCase):
     async def test_a_stopped_delivery_defers(self) -> None:
         """After `stop` every request is deferred at once."""
         delivery = self.make(("*", "discard:"))
-        await delivery.stop()
+        first, second = delivery.stop(), delivery.stop()
+        await first
+        await second
         assert said(await self.send(delivery, request("discard:"))) == [("bob@b.example", 451, "abandoned")]

@@ -82,6 +82,16 @@ class MailExchangeTests(DeliveryCase):
             (451, "4.4.1", "connection_refused"),
         ]
 
+    async def test_a_smarthost_without_address_is_temporary(self) -> None:
+        """A smarthost whose name does not exist defers: the slip is the operator's, and can be corrected while mail waits."""
+        server = self.zone({"smart.example": [a("127.0.0.1")]})
+        with Peer(plain) as peer:
+            good, bad = (f"smtp://{name}.example:{peer.port}" for name in ("smart", "samrt"))
+            delivery = self.make(("a.example", good), ("*", bad), dns=(server.address,))
+            found = [said(await self.send(delivery, request(via))) for via in (good, bad)]
+            await delivery.stop()
+        assert found == [DELIVERED, [("bob@b.example", 451, "dns_failed")]]
+
     async def test_a_host_that_refuses_the_session_hands_over_to_the_next(self) -> None:
         """A target that greets 5xx or breaks the session is left for the next; the verdict of the last one counts."""
         server = self.zone(
