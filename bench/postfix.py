@@ -46,6 +46,10 @@ class Postfix:
         stands = ("maildrop", "incoming", "active", "deferred", "hold")
         return sum(1 for stand in stands for path in (self.directory / "queue" / stand).rglob("*") if path.is_file())
 
+    def log(self) -> str:
+        """The last that it said."""
+        return (self.directory / "log" / "mail.log").read_text("utf-8", "replace")[-4000:]
+
     def _control(self, verb: str) -> None:
         done = subprocess.run([POSTFIX, "-c", str(self._etc), verb], capture_output=True, text=True, check=False, timeout=120.0)
         if done.returncode != 0:

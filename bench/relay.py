@@ -46,6 +46,10 @@ class Smtpplus:
         with contextlib.closing(sqlite3.connect(self.directory / "state" / "smtpplus.sqlite")) as database:
             return int(database.execute("SELECT count(*) FROM messages WHERE state = 1").fetchone()[0])
 
+    def log(self) -> str:
+        """The last that it said."""
+        return (self.directory / "daemon.log").read_text("utf-8", "replace")[-4000:]
+
     def _cli(self, *arguments: str) -> str:
         environment = {key: value for key, value in os.environ.items() if key != "SMTPPLUS_CONFIG"}
         command = [str(BIN / "smtpplus"), "--config", str(self._config), *arguments]

@@ -69,6 +69,9 @@ class Bench:
                 running = Smtpplus(directory / "server", next_hop=next_hop, profile=profile)
             try:
                 return self._traffic(stage, running)
+            except RuntimeError:
+                print(running.log(), file=sys.stderr)
+                raise
             finally:
                 running.stop()
         finally:
