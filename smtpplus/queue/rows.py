@@ -9,6 +9,7 @@ import msgspec
 import sqlalchemy
 from sqlalchemy import case, select, tuple_
 
+from smtpplus.mail.address import AddressError, normalize_domain
 from smtpplus.mail.envelope import Envelope, Recipient
 from smtpplus.storage import schema
 from smtpplus.storage.statement import Row, Statement
@@ -23,6 +24,7 @@ class _Parameters(msgspec.Struct, frozen=True, omit_defaults=True):
     smtputf8: bool = False
     ret: str = ""
     envid: str = ""
+    campaign: str = ""
 
 
 class _RecipientParameters(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -41,27 +43,39 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 FetchedRow = tuple[Envelope, int, bytes | None, list[Pending]]  # with the number of chunks, and the content if it was asked for
-Waiting = tuple[int, int, str, int, str, float]  # message id, number, address, level, user, due
+Waiting = tuple[int, int, str, int, str, float, str, str]  # message id, number, address, level, user, due, list, domain of the sender
 
 
 def parameters(envelope: Envelope) -> str | None:
     """The column `parameters` of a message."""
-    if not (envelope.body or envelope.smtputf8 or envelope.ret or envelope.envid):
+    if not (envelope.body or envelope.smtputf8 or envelope.ret or envelope.envid or envelope.campaign):
         return None
-    given = _Parameters(envelope.body, envelope.smtputf8, envelope.ret, envelope.envid)
+    given = _Parameters(envelope.body, envelope.smtputf8, envelope.ret, envelope.envid, envelope.campaign)
     return msgspec.json.encode(given).decode()
 
 
 def recipients(envelope: Envelope) -> list[tuple[Statement, Row]]:
     """What inserts the recipients of a new message."""
     steps: list[tuple[Statement, Row]] = []
+    domain = domain_of(envelope.sender)
     for index, recipient in enumerate(envelope.recipients):
         given = None
         if recipient.notify or recipient.orcpt:
             given = msgspec.json.encode(_RecipientParameters(recipient.notify, recipient.orcpt)).decode()
-        row = (envelope.id, index, recipient.address, envelope.level, envelope.user, 0, envelope.received_at, given)
+        row = (envelope.id, index, recipient.address, envelope.level, envelope.user, 0, envelope.release_at, given, envelope.list, domain)
         steps.append((schema.INSERT_RECIPIENT, row))
     return steps
+
+
+def domain_of(address: str) -> str:
+    """The domain of an address as rules compare it: normalized where that is possible, lower case where not; "" of the null one."""
+    domain = address.rpartition("@")[2]
+    if domain.isascii():
+        return domain.lower()
+    try:
+        return normalize_domain(domain)
+    except AddressError:
+        return domain.lower()
 
 
 def fetch(connection: sqlalchemy.Connection, numbers: list[int], room: int) -> list[FetchedRow]:
@@ -71,10 +85,13 @@ def fetch(connection: sqlalchemy.Connection, numbers: list[int], room: int) -> l
     query = select(m.id, m.sender, m.user, m.level, m.size, m.received_at, m.chunks, m.parameters, content.label("octets"))
     found = connection.execute(query.where(m.id.in_(numbers), m.state == schema.QUEUED).order_by(m.id)).all()
     unsettled: dict[int, list[Pending]] = {row.id: [] for row in found}
-    waiting = select(r.message_id, r.number, r.address, r.attempts, r.due, r.parameters, r.warned).where(r.message_id.in_(numbers))
+    waiting = select(r.message_id, r.number, r.address, r.attempts, r.due, r.parameters, r.warned, r.list)
+    waiting = waiting.where(r.message_id.in_(numbers))
+    lists: dict[int, str] = {}
     for each in connection.execute(waiting.order_by(r.message_id, r.number)):
         given = msgspec.json.decode(each.parameters, type=_RecipientParameters) if each.parameters else _RecipientParameters()
         recipient = Recipient(each.address, given.notify, given.orcpt)
+        lists[each.message_id] = each.list
         if each.message_id in unsettled:
             unsettled[each.message_id].append(Pending(each.number, recipient, each.attempts, each.due, each.warned))
     fetched: list[FetchedRow] = []
@@ -94,6 +111,8 @@ def fetch(connection: sqlalchemy.Connection, numbers: list[int], room: int) -> l
             said.smtputf8,
             said.ret,
             said.envid,
+            lists.get(row.id, "default"),
+            campaign=said.campaign,
         )
         octets = row.octets if row.octets is not None and len(row.octets) <= room else None
         room -= len(octets) if octets is not None else 0
@@ -104,7 +123,7 @@ def fetch(connection: sqlalchemy.Connection, numbers: list[int], room: int) -> l
 def scan(connection: sqlalchemy.Connection, after: tuple[int, int], limit: int, *, urgent: bool) -> list[Waiting]:
     """The next unsettled recipients in the order of their keys: of levels up to URGENT, or of the others."""
     r = schema.recipients.c
-    query = select(r.message_id, r.number, r.address, r.level, r.user, r.due)
+    query = select(r.message_id, r.number, r.address, r.level, r.user, r.due, r.list, r.sender_domain)
     key = tuple_(r.message_id, r.number) > tuple_(*after)
     level = r.level <= URGENT if urgent else r.level > URGENT
     return [tuple(row) for row in connection.execute(query.where(key, level).order_by(r.message_id, r.number).limit(limit))]

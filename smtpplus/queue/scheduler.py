@@ -141,7 +141,7 @@ class Scheduler:
             entry.attempts += 1
             entry.due = now + retry.delay(self._schedule, entry.attempts)
             for number in entry.numbers:
-                steps.append((schema.RECORD_ATTEMPT, (entry.attempts, entry.due, entry.message.envelope.id, number)))
+                steps.append((schema.RECORD_ATTEMPT, (entry.attempts, entry.due, entry.message.envelope.id, number, now)))
         self._database.run(steps).addCallbacks(self._launch, self._not_recorded, callbackArgs=(batch,), errbackArgs=(batch,))
 
     def _not_recorded(self, failure: Failure, batch: list[Entry]) -> None:

@@ -72,9 +72,9 @@ class Window:
         recipients = envelope.recipients
         if len(recipients) == 1:
             message = Message(envelope, content, 1)
-            self._place(Entry(message, self._destination_of(recipients[0].address), recipients, (0,), due=envelope.received_at))
+            self._place(Entry(message, self._destination_of(recipients[0].address), recipients, (0,), due=envelope.release_at))
             return
-        pending = [Pending(index, recipient, 0, envelope.received_at, False) for index, recipient in enumerate(recipients)]
+        pending = [Pending(index, recipient, 0, envelope.release_at, False) for index, recipient in enumerate(recipients)]
         for entry in self._entries((envelope, content, pending)):
             self._place(entry)
 
@@ -131,7 +131,7 @@ class Window:
             after, last = (0, 0), (0, "")
             while not self._closed:
                 page: list[Waiting] = yield self._spool.scan(after, PAGE, urgent=urgent)
-                for number, index, address, level, user, due in page:
+                for number, index, address, level, user, due, _, _ in page:
                     after = (number, index)
                     if number >= newest:
                         continue

@@ -131,7 +131,7 @@ outbox = Table(  # messages of other processes, on their way into the queue
 generation = Table(
     "generation",
     metadata,
-    Column("name", Text, primary_key=True),  # "accounts": raised by every change of users, senders and lists
+    Column("name", Text, primary_key=True),  # "accounts": raised by every change of users, senders and lists; "queue": of rules and changes
     Column("number", Identity, nullable=False),
 )
 
@@ -174,9 +174,48 @@ recipients = Table(
     Column("parameters", Text),  # JSON: notify, orcpt
     Column("reply", Text),  # what was said at the last attempt
     Column("warned", Boolean, nullable=False, server_default=text("false")),
+    Column("list", Text, nullable=False, server_default="default"),  # the user's, at acceptance
+    Column("sender_domain", Text, nullable=False, server_default=""),  # of the reverse-path, normalized
     sqlite_with_rowid=False,
 )
 Index("ix_recipients_urgent", recipients.c.message_id, sqlite_where=recipients.c.level <= 2, postgresql_where=recipients.c.level <= 2)
+
+rules = Table(  # holds and pauses: queue.rules says what they mean
+    "rules",
+    metadata,
+    Column("id", Identity, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("value", Text, nullable=False),
+    Column("running", Text, nullable=False),  # what happens to running transfers: stop | finish
+    Column("reason", Text, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),  # 0: never
+    Column("keep_expiry", Boolean, nullable=False),  # time on hold counts toward the lifetime all the same
+    Column("lifted_at", Float, nullable=False, server_default=text("0")),  # 0: in force until it expires
+    Column("lifted_by", Text, nullable=False, server_default=""),
+)
+
+changes = Table(  # what another process did to recipients, until the daemon has taken note
+    "changes",
+    metadata,
+    Column("id", Identity, primary_key=True),
+    Column("message_id", Identity, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("what", Text, nullable=False),  # cancelled | moved
+    Column("who", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    sqlite_autoincrement=True,  # an id is never given twice: they are read and deleted in their order
+)
+
+status = Table(  # what only the daemon's memory knows, written at most once a second
+    "status",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),  # JSON
+    Column("at", Float, nullable=False),
+)
 
 
 def _settled(key: Column[int]) -> ColumnElement[bool]:
@@ -186,7 +225,11 @@ def _settled(key: Column[int]) -> ColumnElement[bool]:
 
 INSERT_MESSAGE = Statement(0, insert(messages), [c.name for c in messages.c])
 INSERT_CHUNK = Statement(1, insert(chunks), ["message_id", "number", "octets"])
-INSERT_RECIPIENT = Statement(2, insert(recipients), ["message_id", "number", "address", "level", "user", "attempts", "due", "parameters"])
+INSERT_RECIPIENT = Statement(
+    2,
+    insert(recipients),
+    ["message_id", "number", "address", "level", "user", "attempts", "due", "parameters", "list", "sender_domain"],
+)
 COMMIT_MESSAGE = Statement(
     3,
     update(messages)
@@ -197,9 +240,10 @@ COMMIT_MESSAGE = Statement(
 RECORD_ATTEMPT = Statement(
     4,
     update(recipients)
-    .where(recipients.c.message_id == bindparam("key"), recipients.c.number == bindparam("index"))
+    .where(recipients.c.message_id == bindparam("key"), recipients.c.number == bindparam("index"), recipients.c.due <= bindparam("now"))
     .values(attempts=bindparam("attempts"), due=bindparam("due")),
-    ["attempts", "due", "key", "index"],
+    ["attempts", "due", "key", "index", "now"],
+    exact=True,  # what was cancelled or put off in the meantime is not attempted
 )
 RECORD_DEFERRAL = Statement(
     5,

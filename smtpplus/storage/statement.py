@@ -17,11 +17,19 @@ Row = tuple[Any, ...]
 _AT_ONCE = (64, 16, 4, 1)  # rows in one statement; few sizes, so that the driver's statement cache holds them all
 
 
-class Statement:
-    """A DML statement with the names of its parameters in the order in which rows give them; `rank` orders it in a group commit."""
+class RowsGone(Exception):
+    """A statement that must find each of its rows did not."""
 
-    def __init__(self, rank: int, clause: UpdateBase, parameters: Sequence[str]) -> None:
+
+class Statement:
+    """A DML statement with the names of its parameters in the order in which rows give them; `rank` orders it in a group commit.
+
+    One that is `exact` fails with RowsGone unless it changes one row of the table for each row it is given.
+    """
+
+    def __init__(self, rank: int, clause: UpdateBase, parameters: Sequence[str], *, exact: bool = False) -> None:
         self.rank = rank
+        self.exact = exact
         self.clause = clause
         self.parameters = tuple(parameters)
         self._compiled: dict[str, _Compiled] = {}
@@ -36,9 +44,10 @@ class Statement:
 
 
 class _Compiled:
-    __slots__ = ("many", "one", "order")
+    __slots__ = ("exact", "many", "one", "order")
 
     def __init__(self, statement: Statement, dialect: Dialect) -> None:
+        self.exact = statement.exact
         columns = list(statement.parameters) if isinstance(statement.clause, Insert) else None
         compiled = statement.clause.compile(dialect=dialect, column_keys=columns)
         self.one = str(compiled)
@@ -61,7 +70,9 @@ class _Compiled:
         if order is not None:
             rows = [tuple(row[index] for index in order) for row in rows]
         if not self.many:
-            connection.exec_driver_sql(self.one, rows)
+            changed = connection.exec_driver_sql(self.one, rows).rowcount
+            if self.exact and changed != len(rows):
+                raise RowsGone(f"{changed} rows of {len(rows)} changed by {self.one}")
             return
         start, left = 0, len(rows)
         for size in _AT_ONCE:

@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from smtpplus.storage.statement import Row, Statement
+from smtpplus.storage.statement import Row, RowsGone, Statement
 
 Steps = Sequence[tuple[Statement, Row]]
 Work = Callable[[sqlalchemy.Connection], Any]
@@ -116,10 +116,11 @@ class Writer:
     def _write(self, batch: list[Unit]) -> list[tuple[Unit, Failure | None]]:
         try:
             self._commit(batch)
-        except Exception:
+        except Exception as fault:
             if len(batch) == 1:
                 return [(batch[0], Failure())]
-            self._log.failure("a group commit of {count} units failed; each is tried alone", count=len(batch))
+            if not isinstance(fault, RowsGone):
+                self._log.failure("a group commit of {count} units failed; each is tried alone", count=len(batch))
             return [pair for unit in batch for pair in self._write([unit])]
         self.commits += 1
         self.committed += len(batch)

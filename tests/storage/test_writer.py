@@ -14,13 +14,17 @@ from twisted.trial.unittest import TestCase
 from smtpplus.storage import schema
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
+from smtpplus.storage.statement import RowsGone
 from smtpplus.storage.writer import DatabaseClosed, Steps
 
 
 def message(number: int, content: bytes = b"x") -> Steps:
     """The steps that insert message `number` with one recipient."""
     row = (number, schema.QUEUED, "a@example.com", "app", 3, len(content), 1.0, 1, None, content)
-    return [(schema.INSERT_MESSAGE, row), (schema.INSERT_RECIPIENT, (number, 0, "b@example.net", 3, "app", 0, 1.0, None))]
+    return [
+        (schema.INSERT_MESSAGE, row),
+        (schema.INSERT_RECIPIENT, (number, 0, "b@example.net", 3, "app", 0, 1.0, None, "default", "example.com")),
+    ]
 
 
 class WriterTests(TestCase):
@@ -89,7 +93,7 @@ class WriterTests(TestCase):
         yield self.database.run([(schema.INSERT_CHUNK, (number, 1, b"tail")) for number in numbers])
         yield self.database.run([(schema.COMMIT_MESSAGE, (schema.QUEUED, "c@d", "app", 2, 5, 9.0, 2, None, number)) for number in numbers])
         self.assertEqual(self.seen("SELECT DISTINCT state, sender, level, size, chunks FROM messages"), [(1, "c@d", 2, 5, 2)])
-        yield self.database.run([(schema.RECORD_ATTEMPT, (1, 60.0, number, 0)) for number in numbers])
+        yield self.database.run([(schema.RECORD_ATTEMPT, (1, 60.0, number, 0, 1.0)) for number in numbers])
         yield self.database.run([(schema.RECORD_DEFERRAL, (90.0, "451 later", True, number, 0)) for number in numbers])
         self.assertEqual(self.seen("SELECT DISTINCT attempts, due, reply, warned FROM recipients"), [(1, 90.0, "451 later", 1)])
         yield self.database.run([(schema.DELETE_RECIPIENT, (1, 0))])
@@ -105,9 +109,20 @@ class WriterTests(TestCase):
             self.assertEqual(self.seen(f"SELECT count(*) FROM {table}"), [(0,)])
 
     @inlineCallbacks
+    def test_an_exact_statement_fails_alone(self) -> Any:
+        """A30: an attempt at a recipient that is gone or put off is not recorded, and the unit with it fails whole; others succeed."""
+        yield self.database.run([*message(1), *message(2), *message(3)])
+        yield self.database.run([(schema.RECORD_DEFERRAL, (500.0, None, False, 2, 0))])
+        attempts = [[(schema.RECORD_ATTEMPT, (1, 60.0, number, 0, 10.0)) for number in numbers] for numbers in ((1,), (3, 2), (9,))]
+        results = yield DeferredList([self.database.run(steps) for steps in attempts], consumeErrors=True)
+        self.assertEqual([success for success, _ in results], [True, False, False])
+        results[1][1].trap(RowsGone)
+        self.assertEqual(self.seen("SELECT attempts, due FROM recipients ORDER BY message_id"), [(1, 60.0), (0, 500.0), (0, 1.0)])
+
+    @inlineCallbacks
     def test_a_message_goes_with_its_last_recipient(self) -> Any:
         """A removal on condition takes a message and its chunks only when no recipient is left."""
-        second = (schema.INSERT_RECIPIENT, (1, 1, "c@example.net", 3, "app", 0, 1.0, None))
+        second = (schema.INSERT_RECIPIENT, (1, 1, "c@example.net", 3, "app", 0, 1.0, None, "default", "example.com"))
         yield self.database.run([*message(1), second, (schema.INSERT_CHUNK, (1, 1, b"tail")), *message(2)])
         remove = [(schema.REMOVE_CHUNKS_IF_SETTLED, (1,)), (schema.REMOVE_IF_SETTLED, (1,))]
         yield self.database.run([(schema.DELETE_RECIPIENT, (1, 0)), *remove])
