@@ -65,7 +65,8 @@ class Dialer:
         self.stopping = False
 
     def open(self, hop: Hop, keeper: Keeper, settled: Settled) -> None:
-        """Begin an opening; `settled` hears once, later, of the connection or of the fault, with the peer it is about."""
+        """Begin an opening; `settled` hears once, later, of the connection or of the fault, with the peer that
+        was reached last, "" if it was not."""
         if self.idle and len(self.live) >= self.manner.connections:
             next(iter(self.idle)).quit()
         opening = Opening(self, hop, keeper, settled)
@@ -239,7 +240,9 @@ class Opening:
 
     def unreachable(self, reason: Failure) -> None:
         """No TCP connection came about."""
-        self._next(Fault(reasons.CONNECTION_REFUSED if reason.check(Refused) else reasons.CONNECTION_TIMED_OUT, str(reason.value)))
+        why = reasons.CONNECTION_REFUSED if reason.check(Refused) else reasons.CONNECTION_TIMED_OUT
+        at, self._peer = self._peer, ""
+        self._next(Fault(why, str(reason.value), at=at))
 
     def _opened(self, connection: Connection, fault: Fault | None) -> None:
         if fault is None:

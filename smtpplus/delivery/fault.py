@@ -14,15 +14,17 @@ from smtpplus.mail.reply import Outcome, Reply
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """One fault of a session, a lookup or a mailbox. `answer` is the peer's reply if that is what went wrong."""
+    """One fault of a session, a lookup or a mailbox. `answer` is the peer's reply if that is what went wrong; `at` names a peer
+    that was not reached, so that it is no disposition's peer."""
 
     reason: Reason
     cause: str = ""
     answer: Reply | None = None
+    at: str = ""
 
     def reply(self, peer: str, domain: str) -> Reply:
         """What a disposition says: the peer's answer, or ours about `peer` and `domain`."""
-        return self.answer or self.reason.reply(peer=peer or domain, cause=self.cause, domain=domain, limit=self.cause)
+        return self.answer or self.reason.reply(peer=peer or self.at or domain, cause=self.cause, domain=domain, limit=self.cause)
 
 
 def answered(reply: Reply) -> Fault:

@@ -25,12 +25,13 @@ class HostileTests(DeliveryCase):
         return verdicts
 
     async def test_refuses_the_connection(self) -> None:
-        """Nobody listens: deferred."""
+        """Nobody listens: deferred, with nobody as the peer, and the reply says who refused."""
         with socket.create_server(("127.0.0.1", 0)) as listening:
             port = listening.getsockname()[1]
         delivery = self.make(("*", f"smtp://127.0.0.1:{port}"))
-        verdicts = said(await self.send(delivery, request(f"smtp://127.0.0.1:{port}")))
-        assert verdicts == [(*LATER, "connection_refused")]
+        [disposition] = await self.send(delivery, request(f"smtp://127.0.0.1:{port}"))
+        assert said([disposition]) == [(*LATER, "connection_refused")]
+        assert (disposition.peer, f"127.0.0.1[127.0.0.1]:{port} refuses" in disposition.reply.text) == ("", True)
 
     async def test_greets_554(self) -> None:
         """A greeting that refuses is the peer's verdict."""
