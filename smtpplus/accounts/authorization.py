@@ -32,6 +32,7 @@ class Verdict(msgspec.Struct, frozen=True):
     reason: str = ""
     refusal: Refusal | None = None
     address: str = ""  # the one that was refused, as written
+    remedy: str = ""  # what to do about it; part of the refusal's reply too
 
 
 ALLOWED = Verdict(True)

@@ -54,9 +54,13 @@ class Reason(msgspec.Struct, frozen=True):
 
     def reply(self, **details: str) -> Reply:
         """The reply for these details: the text, then the remedy, on one logical line (Reply.wire splits it where it must)."""
+        text, remedy = self.words(**details)
+        return Reply(self.reply_code, self.enhanced, f"{text}; {remedy}" if remedy else text)
+
+    def words(self, **details: str) -> tuple[str, str]:
+        """Text and remedy for these details."""
         safe = _Details((name, printable(detail[:DETAIL_LIMIT])) for name, detail in details.items())
-        text = self.text.format_map(safe)
-        return Reply(self.reply_code, self.enhanced, f"{text}; {self.remedy.format_map(safe)}" if self.remedy else text)
+        return self.text.format_map(safe), self.remedy.format_map(safe)
 
     def refusal(self, **details: str) -> Refusal:
         """What to raise: `raise reasons.SYNTAX.refusal(command="FOO")`."""

@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from smtpplus.config import Configuration
 
 COMMANDS = {  # name: module and attribute
+    "check": "smtpplus.operation.checks:check",
+    "completion": "smtpplus.operation.completion:completion",
     "config": "smtpplus.operation.settings:config",
     "list": "smtpplus.operation.lists:list_",
     "sender": "smtpplus.operation.senders:sender",
     "user": "smtpplus.operation.users:user",
+    "who-may-send": "smtpplus.operation.checks:who_may_send",
 }
 
 
