@@ -122,5 +122,5 @@ def _near(domains: frozenset[str], domain: str) -> str:
 
 
 def _refused(reason: Reason, user: User, address: str, where: str, **details: str) -> Verdict:
-    refusal = reason.refusal(user=user.name, address=address, where=where, **details)
-    return Verdict(False, reason.code, refusal, address)
+    details.update(user=user.name, address=address, where=where)
+    return Verdict(False, reason.code, reason.refusal(**details), address, reason.words(**details)[1])
