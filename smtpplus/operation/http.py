@@ -75,12 +75,12 @@ def plain(status: int, sentence: str, **headers: str) -> Answer:
     return Answer(status, f"{sentence}\n", headers=headers)
 
 
-def health(database: Database, clock: Any) -> Page:
-    """`/healthz`: 200 while the database answers."""
+def health(database: Database, clock: Any, *, patience: float = PATIENCE) -> Page:
+    """`/healthz`: 200 while the database answers within `patience` seconds."""
 
     def answer(_: Asked) -> Deferred[Answer]:
         found = database.read(lambda connection: connection.execute(text("SELECT 1")).scalar_one())
-        found.addTimeout(PATIENCE, clock)
+        found.addTimeout(patience, clock)
         return found.addCallbacks(lambda _: plain(200, "ok"), lambda _: plain(503, "the database does not answer"))
 
     return Page(answer)
