@@ -11,7 +11,7 @@ from typing import Any, Iterable, Mapping
 import msgspec
 from sqlalchemy import Connection, Row, case, delete, func, insert, select, update
 
-from smtpplus.accounts import fields, forms
+from smtpplus.accounts import fields, forms, verification
 from smtpplus.accounts.fields import AccountError
 from smtpplus.accounts.settings import UNSET, Settings, decode, encode
 from smtpplus.accounts.store import raise_generation
@@ -74,6 +74,7 @@ def delete_list(connection: Connection, name: str, *, now: float, move_to: str |
         later = case((users.c.changed_at < now, now), else_=users.c.changed_at + 0.000_001)
         connection.execute(update(users).where(users.c.list == old.name).values(list=target.name, changed_at=later))
     connection.execute(delete(lists).where(lists.c.name == old.name))
+    verification.forget_list(connection, old.name)
     raise_generation(connection)
     return old.users
 

@@ -66,7 +66,7 @@ def of_user(user: User, wanted: Iterable[Sender]) -> list[Sender]:
     own = {(entry.kind, entry.value): entry for entry in user.senders}
     for entry in wanted:
         if (entry.kind, entry.value) not in own:
-            raise AccountError(f"{entry} is no sender of user {user.name}; `smtpplus sender add {user.name} {entry} --verify` makes it one")
+            raise AccountError(f"user {user.name} has no sender {entry}; `smtpplus sender add {user.name} {entry} --verify` makes it one")
     return [own[entry.kind, entry.value] for entry in wanted]
 
 
@@ -75,10 +75,10 @@ def only_user(connection: Connection, entry: Sender) -> User:
     query = select(users.c.name).join_from(senders, users).where(senders.c.kind == entry.kind, senders.c.value == entry.value)
     names = list(connection.scalars(query.order_by(users.c.name).limit(6)))
     if not names:
-        raise AccountError(f"{entry} is no sender of any user; `smtpplus sender add USER {entry} --verify` makes it one")
+        raise AccountError(f"no user has the sender {entry}; `smtpplus sender add USER {entry} --verify` makes it one")
     if len(names) > 1:
         shown = ", ".join(names[:5]) + (", and more" if len(names) > 5 else "")
-        raise AccountError(f"{entry} is a sender of several users ({shown}); name the one: `smtpplus sender verify USER {entry}`")
+        raise AccountError(f"several users have the sender {entry} ({shown}); name the one: `smtpplus sender verify USER {entry}`")
     return store.get_user(connection, names[0])
 
 
@@ -180,7 +180,7 @@ def _hash(token: str) -> str:
 def record_name(entry: Sender) -> str:
     """Where the TXT record of a domain or subtree belongs; AccountError for an address literal, which no DNS knows."""
     if entry.value.startswith("["):
-        raise AccountError(f"{entry} is an address literal, which has no DNS; vouch for it with `smtpplus sender vouch USER {entry}`")
+        raise AccountError(f"the address literal {entry} has no DNS; vouch for it with `smtpplus sender vouch USER {entry}`")
     return f"_smtpplus.{entry.value}"
 
 

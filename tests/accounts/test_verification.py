@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine
 
-from smtpplus.accounts import fields, store, verification
+from smtpplus.accounts import fields, lists, store, verification
 from smtpplus.accounts.fields import AccountError, FieldError
 from smtpplus.accounts.user import Sender, User
 from smtpplus.accounts.verification import MARK, REMEMBERED, TokenRefused
@@ -180,7 +180,9 @@ def test_record_is_bound_to_the_list(connection: Connection) -> None:
         verification.challenge(connection, rival, entry, now=NOW),
         verification.challenge(connection, one, Sender("domain", "d.com"), now=NOW),
     }
-    verification.forget_list(connection, "default")
+    lists.add_list(connection, "spare", now=NOW)
+    lists.delete_list(connection, "default", now=NOW, move_to="spare")
+    lists.add_list(connection, "default", now=NOW)
     others.add(verification.challenge(connection, one, entry, now=NOW))
     assert len(others | {mine}) == 4
 
@@ -258,7 +260,7 @@ def test_the_last_entry_asks_for_consent(connection: Connection) -> None:
         verification.remove(connection, user, user.senders, allow_any=False, now=NOW)
     with pytest.raises(AccountError, match="says nothing"):
         verification.remove(connection, user, [ANN], allow_any=True, now=NOW)
-    with pytest.raises(AccountError, match="no sender of user app"):
+    with pytest.raises(AccountError, match=r"user app has no sender z\.com"):
         verification.remove(connection, user, fields.entries("ann@a.com; z.com"), allow_any=False, now=NOW)
     assert len(store.get_user(connection, "app").senders) == 3
     left = verification.remove(connection, user, user.senders, allow_any=True, now=NOW)
