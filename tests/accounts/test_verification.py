@@ -169,9 +169,8 @@ def test_old_tokens_are_forgotten(connection: Connection) -> None:
 
 def test_record_is_bound_to_the_list(connection: Connection) -> None:
     """A9: users of one list are asked for one record, those of another list for another; a new list of an old name for a new one."""
-    one, two, rival = add(connection, "one"), add(connection, "two"), add(connection, "rival", list="default")
-    store.touch(connection, rival, NOW, {"list": "other"})
-    rival = store.get_user(connection, "rival")
+    lists.add_list(connection, "mine", now=NOW)
+    one, two, rival = add(connection, "one", list="mine"), add(connection, "two", list="mine"), add(connection, "rival")
     entry = Sender("domain", "c.com")
     mine = verification.challenge(connection, one, entry, now=NOW)
     assert verification.challenge(connection, two, entry, now=NOW + DAY) == mine
@@ -180,9 +179,8 @@ def test_record_is_bound_to_the_list(connection: Connection) -> None:
         verification.challenge(connection, rival, entry, now=NOW),
         verification.challenge(connection, one, Sender("domain", "d.com"), now=NOW),
     }
-    lists.add_list(connection, "spare", now=NOW)
-    lists.delete_list(connection, "default", now=NOW, move_to="spare")
-    lists.add_list(connection, "default", now=NOW)
+    lists.delete_list(connection, "mine", now=NOW, move_to="default")
+    lists.add_list(connection, "mine", now=NOW)
     others.add(verification.challenge(connection, one, entry, now=NOW))
     assert len(others | {mine}) == 4
 
