@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from smtpplus.wire import send
@@ -72,7 +73,11 @@ class WireTests(TestCase):
         made, other = self.connect()
         protocol = await made
         lost: Deferred[None] = Deferred()
-        protocol.connectionLost = lambda reason: lost.callback(None)  # type: ignore[method-assign,misc]  # what the reactor calls
+
+        def gone(reason: Failure) -> None:
+            lost.callback(None)
+
+        protocol.connectionLost = gone  # type: ignore[method-assign]  # what the reactor calls
         transport = protocol.transport
         assert transport is not None
         other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
