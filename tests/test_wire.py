@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -74,7 +74,7 @@ class WireTests(TestCase):
         protocol = await made
         lost: Deferred[None] = Deferred()
 
-        def gone(reason: Failure) -> None:
+        def gone(reason: Failure = connectionDone) -> None:
             lost.callback(None)
 
         protocol.connectionLost = gone  # type: ignore[method-assign]  # what the reactor calls
