@@ -187,7 +187,7 @@ def test_hints(config: Path, run: Run, arguments: list[str], said: str) -> None:
     assert result.exit_code == 0
     assert json.loads(result.stdout)["user"] == "demo"
     assert result.stderr.startswith(said) and bool(result.stderr) == bool(said)
-    assert ("smtpplus user edit demo" in result.stderr) == ("verified" in said)
+    assert ("smtpplus sender " in result.stderr) == ("verified" in said)
     config.write_text('state_directory = "state"\n[senders]\nrequire_verified = false\n')
     assert "verified" not in run("user", "edit", "demo", "--note", "x").stderr
 
