@@ -160,6 +160,15 @@ class Dropped(Event, frozen=True):
     reason: str
 
 
+class Cancelled(Event, frozen=True):
+    """A recipient was taken out of the queue by hand; nobody is told but those who watch."""
+
+    id: str
+    recipient: str
+    who: str
+    reason: str
+
+
 class Verified(Event, frozen=True):
     """A sender of a user was verified on the web; what the command line does is not stated by the daemon."""
 

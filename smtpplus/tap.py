@@ -160,7 +160,7 @@ class House:
         self._directory.start()
         self._watch.start()
         self.queue.spool.purge().addErrback(self._broken, "what was half received cannot be removed")
-        self.queue.scheduler.start().addErrback(self._broken, "the queue cannot be read")
+        self.queue.start().addErrback(self._broken, "the queue cannot be read")
         self.queue.outbox.start()
         self.submission.startService()
         gc.collect()
@@ -172,7 +172,7 @@ class House:
         if self.http is not None:
             yield self.http.stop()
         yield self.queue.outbox.stop()
-        yield gatherResults([self.submission.stopService(), self.queue.scheduler.stop(self._grace)])
+        yield gatherResults([self.submission.stopService(), self.queue.stop(self._grace)])
         self._watch.stop()
         yield self._delivery.stop()
         yield self._would_block.close()

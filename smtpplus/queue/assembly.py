@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from smtpplus.config import Configuration
@@ -19,6 +20,7 @@ from smtpplus.queue.ready import Ready
 from smtpplus.queue.scheduler import Scheduler
 from smtpplus.queue.settlement import Settlement
 from smtpplus.queue.spool import Spool
+from smtpplus.queue.watch import Watch
 from smtpplus.storage.database import Database
 
 CACHE = 64 * 1024 * 1024  # octets of content just accepted that are kept in memory
@@ -31,6 +33,15 @@ class Queue(msgspec.Struct, frozen=True):
     scheduler: Scheduler
     new_id: EnvelopeIds
     outbox: Outbox
+    watch: Watch
+
+    def start(self) -> Deferred[int]:
+        """Put the rules in force, then line up what the database holds. Fires with the number of recipients found."""
+        return self.watch.start().addCallback(lambda _: self.scheduler.start())
+
+    def stop(self, grace: float) -> Deferred[None]:
+        """See Scheduler.stop."""
+        return self.watch.stop().addCallback(lambda _: self.scheduler.stop(grace))
 
 
 def assemble(
@@ -80,4 +91,5 @@ def assemble(
         events=events,
     )
     outbox = Outbox(database=database, spool=spool, new_id=new_id, clock=clock, now=now, events=events)
-    return Queue(spool, scheduler, new_id, outbox)
+    watch = Watch(database=database, scheduler=scheduler, lifetime=settings.lifetime, clock=clock, now=now, events=events)
+    return Queue(spool, scheduler, new_id, outbox, watch)

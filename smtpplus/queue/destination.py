@@ -1,7 +1,8 @@
 """One destination as the scheduler sees it: what waits for it, how much of it runs, and whether it is open.
 
-Concurrency and death are apart: `running` against `window` says how much may go at once; `closed_until` says that the destination did
-not answer, and nothing is tried before. A blocked destination stands in nobody's way: it is not in the outer heap of `Ready`.
+Concurrency and death are apart: `running` against `window` says how much may go at once; `closed` says that the destination did
+not answer and is left alone; `held`, that a rule wants so. A blocked destination stands in nobody's way: it is not in the
+outer heap of `Ready`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,20 @@ from smtpplus.queue.entry import Entry
 class Destination:
     """The state of one destination; `waiting` is a heap owned by `Ready`."""
 
-    __slots__ = ("_preempting", "_reserved", "closed", "failures", "full", "listed", "loaded", "name", "running", "waiting", "window")
+    __slots__ = (
+        "_preempting",
+        "_reserved",
+        "closed",
+        "failures",
+        "full",
+        "held",
+        "listed",
+        "loaded",
+        "name",
+        "running",
+        "waiting",
+        "window",
+    )
 
     def __init__(self, name: str, window: int, reserved: int, preempting: frozenset[int]) -> None:
         self.name = name
@@ -27,11 +41,12 @@ class Destination:
         self.loaded = [0] * 6  # how many of `waiting` have the level that is the index
         self.running = 0
         self.closed = False  # backing off: it did not answer
+        self.held = False  # a rule lets nothing start
         self.failures = 0  # times in a row that it did not answer
 
     def takes(self) -> bool:
         """Whether its best waiting entry may start here: preempting ones may use a few slots beyond the window."""
-        if self.closed:
+        if self.closed or self.held:
             return False
         if self.running < self.window:
             return True

@@ -33,6 +33,7 @@ class Entry:
     __slots__ = (
         "alone",
         "attempts",
+        "cancelled",
         "cost",
         "destination",
         "due",
@@ -67,6 +68,7 @@ class Entry:
         self.attempts = attempts
         self.due = due  # seconds since the epoch
         self.warned = warned  # a delay notification was sent
+        self.cancelled = False  # all its recipients were taken out of the queue while an attempt was under way
         self.over = True  # no attempt is under way
         self.place = 0  # sequence under which it waits in `ready`; 0 if it does not
         self.level = message.envelope.level

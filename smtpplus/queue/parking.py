@@ -1,9 +1,9 @@
 """What waits outside memory: eight octets for each message, while its row stays in the database.
 
 The queue in memory is a window. A destination has only so many entries loaded; of the others only the message ids are kept, by
-destination, level and user, in order of arrival, and of what is not yet due by the second in which it will be. A million
-queued messages are some 10 MB of ids. Taking from a destination goes round its users, so that the window is as fair as
-the order it feeds. An id stands for the recipients of one message at one destination.
+destination, level and user, in order of arrival, and of what is not yet due by the quarter of a second in which it will be. A million
+queued messages are some 10 MB of ids. Taking from a destination goes round its users, so that the window is as fair as the order it
+feeds; a user may be shut, and then nothing of that user's is taken. An id stands for the recipients of one message at one destination.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections import deque
+from collections.abc import Collection, Sequence
 from math import ceil
 
 
@@ -29,6 +30,11 @@ class Line:
     def append(self, number: int) -> None:
         self._ids.append(number)
 
+    def prepend(self, numbers: Sequence[int]) -> None:
+        """Put ids in front that were taken before, and left memory again."""
+        self._ids[: self._taken] = array("q", numbers)
+        self._taken = 0
+
     def take(self) -> int:
         """The oldest id. The line must not be empty."""
         number = self._ids[self._taken]
@@ -40,22 +46,26 @@ class Line:
 
 
 class Lines:
-    """The ids of one destination and level: one line per user, taken in turn."""
+    """The ids of one destination and level: one line per user, taken in turn. The lines of users in `shut` are not taken from."""
 
-    __slots__ = ("_turns", "_users", "count")
+    __slots__ = ("_shut", "_turns", "_users", "count")
 
-    def __init__(self) -> None:
+    def __init__(self, shut: Collection[str]) -> None:
+        self._shut = shut
         self._users: dict[str, Line] = {}
         self._turns: deque[str] = deque()
-        self.count = 0
+        self.count = 0  # of those that may be taken
 
-    def append(self, user: str, number: int) -> None:
+    def line(self, user: str, added: int) -> Line:
+        """The line of a user to which `added` ids are going to be added."""
         line = self._users.get(user)
         if line is None:
             line = self._users[user] = Line()
-            self._turns.append(user)
-        line.append(number)
-        self.count += 1
+            if user not in self._shut:
+                self._turns.append(user)
+        if user not in self._shut:
+            self.count += added
+        return line
 
     def take(self) -> int:
         """The next id of the user whose turn it is. There must be one."""
@@ -69,24 +79,58 @@ class Lines:
             del self._users[user]
         return number
 
+    def close(self, user: str) -> int:
+        """Take nothing more of `user`, who was just shut; how many ids wait there."""
+        line = self._users.get(user)
+        if line is None:
+            return 0
+        self._turns.remove(user)
+        self.count -= len(line)
+        return len(line)
+
+    def open(self, user: str) -> int:
+        """Give `user`, who is not shut any more, turns again; how many ids wait there."""
+        line = self._users.get(user)
+        if line is None:
+            return 0
+        self._turns.append(user)
+        self.count += len(line)
+        return len(line)
+
+    def total(self) -> int:
+        """How many ids wait, those of shut users included."""
+        return sum(len(line) for line in self._users.values())
+
 
 class Parking:
     """Ids by destination and level."""
 
     def __init__(self) -> None:
         self._lines: dict[tuple[str, int], Lines] = {}
-        self.count = 0
+        self.shut: set[str] = set()  # users from whom nothing is taken
+        self.count = 0  # of those that may be taken
+        self.held = 0  # of those of shut users
 
     def park(self, destination: str, level: int, user: str, number: int) -> None:
         """Let `number` wait behind those of its user."""
+        self._line(destination, level, user, 1).append(number)
+
+    def put_back(self, destination: str, level: int, user: str, numbers: Sequence[int]) -> None:
+        """Let `numbers`, which were taken in this order, wait in front of the others of their user."""
+        self._line(destination, level, user, len(numbers)).prepend(numbers)
+
+    def _line(self, destination: str, level: int, user: str, added: int) -> Line:
         lines = self._lines.get((destination, level))
         if lines is None:
-            lines = self._lines[destination, level] = Lines()
-        lines.append(user, number)
-        self.count += 1
+            lines = self._lines[destination, level] = Lines(self.shut)
+        if user in self.shut:
+            self.held += added
+        else:
+            self.count += added
+        return lines.line(user, added)
 
     def waiting(self, destination: str, level: int) -> int:
-        """How many wait there."""
+        """How many may be taken there."""
         lines = self._lines.get((destination, level))
         return lines.count if lines is not None else 0
 
@@ -96,52 +140,72 @@ class Parking:
         if lines is None:
             return []
         taken = [lines.take() for _ in range(min(most, lines.count))]
-        if not lines.count:
+        if not lines.count and not lines.total():
             del self._lines[destination, level]
         self.count -= len(taken)
         return taken
+
+    def close(self, user: str) -> None:
+        """Take nothing of `user` until `open`. One look at every destination."""
+        if user not in self.shut:
+            self.shut.add(user)
+            moved = sum(lines.close(user) for lines in self._lines.values())
+            self.count -= moved
+            self.held += moved
+
+    def open(self, user: str) -> None:
+        """What `user` has waiting may be taken again. One look at every destination."""
+        if user in self.shut:
+            self.shut.remove(user)
+            moved = sum(lines.open(user) for lines in self._lines.values())
+            self.count += moved
+            self.held -= moved
+
+    def windows(self) -> list[tuple[str, int]]:
+        """The destinations and levels where ids may be taken, the highest levels first."""
+        return sorted((window for window, lines in self._lines.items() if lines.count), key=lambda window: window[1])
 
     def depth(self) -> dict[int, int]:
         """How many wait per level."""
         depth: dict[int, int] = {}
         for (_, level), lines in self._lines.items():
-            depth[level] = depth.get(level, 0) + lines.count
+            depth[level] = depth.get(level, 0) + lines.total()
         return depth
 
 
 class Calendar:
-    """Ids by the second in which they are due. Times are seconds since the epoch."""
+    """Ids by the quarter of a second in which they are due. Times are seconds since the epoch."""
 
     def __init__(self) -> None:
-        self._seconds: list[int] = []  # a heap
+        self._quarters: list[int] = []  # a heap
         self._due: dict[int, array[int]] = {}
         self.count = 0
 
     def add(self, due: float, number: int) -> None:
         """`number` is due at `due`, never sooner."""
-        second = ceil(due)
-        ids = self._due.get(second)
+        quarter = ceil(due * 4)
+        ids = self._due.get(quarter)
         if ids is None:
-            ids = self._due[second] = array("q")
-            heapq.heappush(self._seconds, second)
+            ids = self._due[quarter] = array("q")
+            heapq.heappush(self._quarters, quarter)
         ids.append(number)
         self.count += 1
 
     def take(self, now: float, most: int) -> list[int]:
         """Up to `most` ids that are due at `now`, those due first in front."""
         taken: list[int] = []
-        while self._seconds and self._seconds[0] <= now and len(taken) < most:
-            ids = self._due[self._seconds[0]]
+        while self._quarters and self._quarters[0] <= now * 4 and len(taken) < most:
+            ids = self._due[self._quarters[0]]
             room = most - len(taken)
             if len(ids) > room:
                 taken += ids[:room]
                 del ids[:room]
             else:
                 taken += ids
-                del self._due[heapq.heappop(self._seconds)]
+                del self._due[heapq.heappop(self._quarters)]
         self.count -= len(taken)
         return taken
 
     def next(self) -> float | None:
         """When the next id is due."""
-        return float(self._seconds[0]) if self._seconds else None
+        return self._quarters[0] / 4 if self._quarters else None

@@ -8,7 +8,7 @@ under the 3 minutes that a peer waits for data, RFC 5321 §4.5.3.2.5):
 * a demand stops others for at most `max_pause`; an urgent message whose own next hop is slow does not stop the house.
 
 Whoever waits for a retry, or for a destination that is closed, is no demand; the scheduler withdraws it. Nothing is stopped after its
-final dot: the transfer says so itself.
+final dot: the transfer says so itself. A rule that stops what runs (queue.rules) does it by the same account and the same bound.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from smtpplus.mail.disposition import Transfer
 from smtpplus.queue.entry import Entry
 
 URGENT_MAIL_SENT = "urgent mail is sent"
+RULE_ENDED = "the rule has ended"
 MAX_PAUSE_REACHED = "max_pause reached"
 LOWEST = 6  # below every level: nothing is held back
 INSTANT = 1e-6  # seconds; sums of floats that differ by less are equal
@@ -30,11 +31,13 @@ INSTANT = 1e-6  # seconds; sums of floats that differ by less are equal
 class Running:
     """A transfer under way and the account of its stops. Times are the clock's seconds."""
 
-    __slots__ = ("entry", "stopped_at", "stopped_for", "transfer")
+    __slots__ = ("by_rule", "entry", "rule", "stopped_at", "stopped_for", "transfer")
 
     def __init__(self, entry: Entry, transfer: Transfer) -> None:
         self.entry = entry
         self.transfer = transfer
+        self.rule = ""  # name of the rule that stops it
+        self.by_rule = False  # whether a rule began its present stop
         self.stopped_at: float | None = None
         self.stopped_for = 0.0
 
@@ -51,6 +54,7 @@ class Preemption:
         self._demands: dict[int, dict[Entry, float]] = {level: {} for level in sorted(levels)}
         self._running: dict[Entry, Running] = {}
         self._timer: IDelayedCall | None = None
+        self._rule: Callable[[Entry], str] | None = None
         self.ceiling = LOWEST  # levels greater than this are held back
 
     def demand(self, entry: Entry) -> None:
@@ -77,8 +81,10 @@ class Preemption:
 
     def began(self, entry: Entry, transfer: Transfer) -> None:
         """`transfer` runs for `entry`; it is stopped at once if urgent mail came while it was being prepared."""
-        self._running[entry] = Running(entry, transfer)
-        if entry.level > self.ceiling:
+        running = self._running[entry] = Running(entry, transfer)
+        if self._rule is not None:
+            running.rule = self._rule(entry)
+        if entry.level > self.ceiling or running.rule:
             self._settle()
 
     def ended(self, entry: Entry) -> float:
@@ -90,6 +96,15 @@ class Preemption:
             running.stopped_for += self._clock.seconds() - running.stopped_at
         return running.stopped_for
 
+    def obey(self, rule: Callable[[Entry], str] | None) -> None:
+        """Stop the transfers for which `rule` gives the name of a rule, and let others go on. None: there are no such rules."""
+        if rule is None and self._rule is None:
+            return
+        self._rule = rule
+        for running in self._running.values():
+            running.rule = rule(running.entry) if rule is not None else ""
+        self._settle()
+
     def running(self) -> list[Running]:
         """Every transfer under way."""
         return list(self._running.values())
@@ -98,6 +113,9 @@ class Preemption:
         """Hold back nothing more and let every stopped transfer go on: the daemon is ending."""
         for demands in self._demands.values():
             demands.clear()
+        self._rule = None
+        for running in self._running.values():
+            running.rule = ""
         self._settle()
 
     def _settle(self) -> None:
@@ -114,11 +132,12 @@ class Preemption:
                     break
                 del demands[oldest]
         for running in list(self._running.values()):
+            held = bool(running.rule) or running.entry.level > self.ceiling
             if running.stopped_at is not None and running.stopped_for + now - running.stopped_at >= self._max_pause - INSTANT:
                 self._go(running, MAX_PAUSE_REACHED)
-            elif running.stopped_at is not None and running.entry.level <= self.ceiling:
-                self._go(running, URGENT_MAIL_SENT)
-            elif running.stopped_at is None and running.entry.level > self.ceiling:
+            elif running.stopped_at is not None and not held:
+                self._go(running, URGENT_MAIL_SENT if not running.by_rule else RULE_ENDED)
+            elif running.stopped_at is None and held:
                 self._stop(running)
             if running.stopped_at is not None:
                 bounds.append(running.stopped_at + self._max_pause - running.stopped_for)
@@ -134,13 +153,14 @@ class Preemption:
         if running.stopped_for >= self._max_pause or not running.transfer.stop():
             return
         running.stopped_at = self._clock.seconds()
-        cause = next(entry for demands in self._demands.values() for entry in demands)
-        self._events.state(Paused(self._now(), running.entry.message.name, running.entry.destination, cause.message.name))
+        running.by_rule = bool(running.rule)
+        cause = running.rule or next(entry for demands in self._demands.values() for entry in demands).message.name
+        self._events.state(Paused(self._now(), running.entry.message.name, running.entry.destination, cause))
 
     def _go(self, running: Running, why: str) -> None:
         assert running.stopped_at is not None
         stopped = self._clock.seconds() - running.stopped_at
         running.stopped_at = None
-        running.stopped_for = min(self._max_pause, running.stopped_for + stopped) if why == URGENT_MAIL_SENT else self._max_pause
+        running.stopped_for = self._max_pause if why == MAX_PAUSE_REACHED else min(self._max_pause, running.stopped_for + stopped)
         running.transfer.go()
         self._events.state(Resumed(self._now(), running.entry.message.name, running.entry.destination, stopped, why))

@@ -13,13 +13,14 @@ recognized by their key and skipped.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from smtpplus.queue.destination import Destination
 from smtpplus.queue.entry import Entry
 
 Key = tuple[int, float, int]
 GAIN = 3  # levels that an entry gains by waiting, at most
+OLDER = 1024  # entries that left, and are still noted for their next gain
 
 
 class Ready:
@@ -35,6 +36,8 @@ class Ready:
         self._heap: list[tuple[Key, str]] = []
         self._older: list[tuple[float, int, Entry]] = []  # a heap: when an entry gains its next level
         self._sequence = 0
+        self._count = 0  # entries that wait
+        self.held: frozenset[str] = frozenset()  # destinations at which a rule lets nothing start
         self._virtual: dict[int, float] = {}  # rank → virtual time
         self._finish: dict[tuple[int, str], float] = {}  # (rank, user) → finish time of the user's last entry
 
@@ -43,12 +46,14 @@ class Ready:
         found = self._destinations.get(name)
         if found is None:
             found = self._destinations[name] = Destination(name, self._window, self._reserved, self._preempting)
+            found.held = name in self.held
         return found
 
     def push(self, entry: Entry) -> Destination:
         """Let `entry` wait behind its peers. Returns its destination."""
         destination = self.destination(entry.destination)
         destination.loaded[entry.level] += 1
+        self._count += 1
         self._put(destination, entry)
         return destination
 
@@ -80,6 +85,9 @@ class Ready:
             _, place, entry = heapq.heappop(self._older)
             if entry.place == place:
                 self._put(self._destinations[entry.destination], entry)
+        if len(self._older) > 2 * self._count + OLDER:  # most of them have gone
+            self._older = [item for item in self._older if item[2].place == item[1]]
+            heapq.heapify(self._older)
 
     def offer(self, destination: Destination) -> None:
         """Put `destination` in the outer heap if it can take its best entry now; call it whenever that may have become so."""
@@ -114,8 +122,31 @@ class Ready:
         self._virtual[key[0]] = max(self._virtual.get(key[0], 0.0), key[1] - entry.cost)
         destination.running += 1
         destination.loaded[entry.level] -= 1
+        self._count -= 1
         self.offer(destination)
         return entry
+
+    def remove(self, entries: Iterable[Entry]) -> None:
+        """Let these entries, which wait, wait no longer. Costs as much as waits at their destinations."""
+        touched: dict[str, Destination] = {}
+        for entry in entries:
+            entry.place = 0
+            destination = touched[entry.destination] = self._destinations[entry.destination]
+            destination.loaded[entry.level] -= 1
+            self._count -= 1
+        for destination in touched.values():
+            destination.waiting = [(key, entry) for key, entry in destination.waiting if entry.place == key[2]]
+            heapq.heapify(destination.waiting)
+            self.offer(destination)
+
+    def hold(self, names: frozenset[str]) -> None:
+        """From now on nothing starts at these destinations, and things start again at those held before."""
+        changed, self.held = self.held ^ names, names
+        for name in changed:
+            found = self._destinations.get(name)
+            if found is not None:
+                found.held = name in names
+                self.offer(found)
 
     def loaded(self, destination: str, level: int) -> int:
         """How many entries of that level wait for `destination`."""
@@ -133,7 +164,7 @@ class Ready:
         self.offer(destination)
 
     def __len__(self) -> int:
-        return sum(sum(destination.loaded) for destination in self._destinations.values())
+        return self._count
 
     def destinations(self) -> list[Destination]:
         """Every destination that waits or runs."""

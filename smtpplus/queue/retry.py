@@ -14,6 +14,6 @@ def delay(schedule: Sequence[float], attempt: int) -> float:
     return schedule[min(attempt, len(schedule)) - 1]
 
 
-def expired(received_at: float, lifetime: float, now: float) -> bool:
-    """Whether a message accepted at `received_at` is not to be tried again at `now`."""
-    return now >= received_at + lifetime
+def ends_at(received_at: float, lifetime: float, held: float) -> float:
+    """When a message accepted at `received_at` is given up: time on hold does not count."""
+    return received_at + lifetime + held

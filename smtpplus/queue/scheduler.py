@@ -10,7 +10,7 @@ A fault of the database delays mail and loses none: an attempt that cannot be re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,17 +26,20 @@ from smtpplus.mail.disposition import DeliveryAgent, Disposition, Request
 from smtpplus.mail.envelope import Content, Envelope
 from smtpplus.mail.reply import Outcome
 from smtpplus.queue import retry
+from smtpplus.queue.aside import facts_of
 from smtpplus.queue.destination import Destination
 from smtpplus.queue.entry import Entry
 from smtpplus.queue.preemption import Preemption
 from smtpplus.queue.ready import Ready
+from smtpplus.queue.rules import Rules
 from smtpplus.queue.settlement import Settlement
 from smtpplus.queue.spool import Spool
 from smtpplus.queue.window import Window
 from smtpplus.storage import schema
 from smtpplus.storage.database import Database
+from smtpplus.storage.statement import RowsGone
 
-LOOK = 1.0  # seconds: the clock on the wall is looked at this often, as it may be set
+LOOK = 0.25  # seconds: the clock on the wall is looked at this often, as it may be set
 AGAIN = 5.0  # seconds until a fault of the database is tried again
 
 
@@ -105,8 +108,38 @@ class Scheduler:
     def line_up(self, entry: Entry) -> None:
         """`entry` came into the window: it waits for its turn."""
         destination = self._ready.push(entry)
-        if not destination.closed:
+        if not (destination.closed or destination.held or self._window.aside.everything):
             self._preemption.demand(entry)
+        self._wake()
+
+    # What operators want.
+
+    def obey(self, rules: Rules) -> None:
+        """From now on these rules are in force, and no others."""
+        aside = self._window.aside
+        closed, everything = aside.closed, aside.everything
+        for entry in self._window.obey(rules):
+            self._preemption.withdraw(entry)
+        self._ready.hold(aside.closed)
+        for destination in self._ready.destinations():
+            if everything is not aside.everything or destination.name in closed ^ aside.closed:
+                self._demand(destination)
+        self._settlement.rules = rules
+        stops = any(rule.running == "stop" for rule in rules.by_id.values())
+        self._preemption.obey((lambda entry: _stopper(rules, entry)) if stops else None)
+        self._wake()
+
+    def changed(self, numbers: Collection[int], cancelled: Collection[tuple[int, int]]) -> None:
+        """Another process changed these messages, and took the (message, recipient) in `cancelled` out of the queue. An attempt under way
+        at recipients that are all cancelled is given up, unless its final dot is sent."""
+        waiting, running = self._window.forget(numbers)
+        for entry in waiting:
+            self._preemption.withdraw(entry)
+        for entry in running:
+            entry.cancelled = all((entry.message.envelope.id, number) in cancelled for number in entry.numbers)
+        for each in self._preemption.running():
+            if each.entry.cancelled:
+                each.transfer.abandon()
         self._wake()
 
     # What goes out.
@@ -118,6 +151,8 @@ class Scheduler:
     def _pump(self) -> None:
         """Start what may start."""
         self._pumping = None
+        if self._window.aside.everything:
+            return
         batch: list[Entry] = []
         while (entry := self._ready.best()) is not None and self._fits(entry):
             self._ready.take()
@@ -145,6 +180,12 @@ class Scheduler:
         self._database.run(steps).addCallbacks(self._launch, self._not_recorded, callbackArgs=(batch,), errbackArgs=(batch,))
 
     def _not_recorded(self, failure: Failure, batch: list[Entry]) -> None:
+        if failure.check(RowsGone):  # another process changed some of these: look again
+            for entry in batch:
+                self._release(entry)
+                self._window.leave(entry)
+            self._window.pick_up([entry.message.envelope.id for entry in batch])
+            return
         self._log.failure("attempts cannot be recorded, and are not begun", failure)
         self._events.state(Fault(self._now(), "attempts cannot be recorded; trying again"))
         for entry in batch:
@@ -180,7 +221,8 @@ class Scheduler:
         entry.over = True
         self._preemption.ended(entry)
         self._settlement.settle(entry, dispositions, self._settled)
-        self._reached(self._ready.destination(entry.destination), dispositions)
+        if not entry.cancelled:
+            self._reached(self._ready.destination(entry.destination), dispositions)
         self._release(entry)
 
     def _settled(self, entry: Entry, due: float | None) -> None:
@@ -203,16 +245,24 @@ class Scheduler:
         if not destination.learn(self._stopping or any(each.peer or each.outcome is not Outcome.DEFERRED for each in dispositions)):
             return
         destination.closed = True
-        for urgent in self._preemption.demands(destination.name):
-            self._preemption.withdraw(urgent)
+        self._demand(destination)
         self._clock.callLater(retry.delay(self._schedule, destination.failures), self._reopen, destination)
 
     def _reopen(self, destination: Destination) -> None:
         destination.closed = False
         self._ready.offer(destination)
-        if destination.waiting:
-            self._preemption.demand(destination.waiting[0][1])
-            self._wake()
+        self._demand(destination)
+        self._wake()
+
+    def _demand(self, destination: Destination) -> None:
+        """Let what waits there demand, or demand no more, as the destination stands now."""
+        if destination.closed or destination.held or self._window.aside.everything:
+            for urgent in self._preemption.demands(destination.name):
+                self._preemption.withdraw(urgent)
+        else:
+            for key, entry in destination.waiting:
+                if entry.place == key[2]:
+                    self._preemption.demand(entry)
 
     # The end.
 
@@ -240,5 +290,12 @@ class Scheduler:
             running.transfer.abandon()
 
     def waiting(self) -> tuple[int, int, int]:
-        """How many entries are ready, delayed, and under way."""
-        return len(self._ready) + self._window.parking.count, self._window.calendar.count, self._active
+        """How many entries are ready or held, delayed, and under way."""
+        parking = self._window.parking
+        return len(self._ready) + parking.count + parking.held + self._window.aside.count, self._window.calendar.count, self._active
+
+
+def _stopper(rules: Rules, entry: Entry) -> str:
+    """The name of the rule that stops a transfer of `entry`, "" if none does."""
+    rule = rules.stops(facts_of(entry))
+    return rule.name if rule is not None else ""

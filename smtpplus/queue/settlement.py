@@ -21,8 +21,10 @@ from smtpplus.mail.disposition import Disposition
 from smtpplus.mail.envelope import Envelope, queue_id
 from smtpplus.mail.reply import Outcome
 from smtpplus.queue import retry
+from smtpplus.queue.aside import facts_of
 from smtpplus.queue.bounce import Kind, Notifier, wanted
 from smtpplus.queue.entry import Entry, Message
+from smtpplus.queue.rules import Rules
 from smtpplus.queue.spool import Spool, Steps
 from smtpplus.storage import schema
 from smtpplus.storage.database import Database
@@ -68,6 +70,7 @@ class Settlement:
         self._warn_after = warn_after  # 0: never
         self._lifetime = lifetime
         self.new_id = new_id
+        self.rules = Rules()  # the time that they held a message is added to its lifetime
         self._clock = clock
         self._now = now
         self._events = events
@@ -88,13 +91,17 @@ class Settlement:
         done: Settled = []
         failed: Settled = []
         later: Settled = []
+        held = self.rules.held(facts_of(entry), envelope.received_at, now) if self.rules.ever else 0.0
+        end = retry.ends_at(envelope.received_at, self._lifetime, held)
         for number, disposition in _matched(entry, dispositions):
             outcome = disposition.outcome
             if outcome is Outcome.DONE:
                 done.append((number, disposition))
+            elif entry.cancelled:
+                entry.message.left -= 1
             elif outcome is Outcome.FAILED:
                 failed.append((number, disposition))
-            elif disposition.reason != reasons.ABANDONED.code and retry.expired(envelope.received_at, self._lifetime, now):
+            elif disposition.reason != reasons.ABANDONED.code and now >= end:
                 failed.append((number, _given_up(disposition)))
             else:
                 later.append((number, disposition))
@@ -104,7 +111,7 @@ class Settlement:
             self._delivered(entry, done, notices, now)
         if failed:
             self._failed(entry, failed, notices, now)
-        due = self._later(entry, later, notices, steps, now) if later else None
+        due = self._later(entry, later, notices, steps, now=now, end=end) if later else None
         message = entry.message
         message.left -= len(done) + len(failed)
         if entry.alone and due is None:
@@ -139,9 +146,9 @@ class Settlement:
         if told:
             notices.append(Notice("failed", told))
 
-    def _later(self, entry: Entry, later: Settled, notices: list[Notice], steps: Steps, now: float) -> float:
+    def _later(self, entry: Entry, later: Settled, notices: list[Notice], steps: Steps, *, now: float, end: float) -> float:
+        """What is tried again; `end` is when it will be given up. Returns when it is due."""
         envelope = entry.message.envelope
-        end = envelope.received_at + self._lifetime
         abandoned = all(disposition.reason == reasons.ABANDONED.code for _, disposition in later)
         due = now if abandoned else max(now, min(entry.due, end))
         warned: list[Disposition] = []

@@ -5,13 +5,13 @@ kept, its row is in the database. When a window runs low, the next ids are taken
 is not yet due is in the calendar, and read when it is. So the memory of a queue grows by ids, and its start does not wait for
 its length: the ids are gathered page by page, urgent ones first, while mail already flows.
 
-Invariant: what the database holds unsettled is in exactly one of ready, running, parked, calendar, or being read.
+Invariant: what the database holds unsettled is in one of ready, running, parked, calendar, held aside by a rule, or being read.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
@@ -20,10 +20,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from smtpplus.mail.envelope import Content, Envelope
+from smtpplus.queue.aside import Aside
 from smtpplus.queue.entry import Entry, Message
 from smtpplus.queue.parking import Calendar, Parking
 from smtpplus.queue.ready import Ready
-from smtpplus.queue.rows import Pending, Waiting
+from smtpplus.queue.rows import Pending, Waiting, domain_of
+from smtpplus.queue.rules import Facts, Rules
 from smtpplus.queue.spool import Spool, Stored
 
 LOADED = 20_000  # entries in memory that wait, over all destinations: some 30 MB
@@ -33,6 +35,7 @@ PAGE = 2_000  # recipients looked at by one query at start
 AGAIN = 5.0  # seconds until a read that failed is tried again
 ANY = ""  # destination of a read that is for whatever is due
 
+Key = tuple[int, str]  # message id and destination: what tells an entry from all others
 Wish = tuple[int, str, int]  # message id, and the window it is wanted for: destination and level, or ANY and 0
 
 
@@ -59,7 +62,9 @@ class Window:
         self._now = now
         self.parking = Parking()
         self.calendar = Calendar()
-        self._inside: set[tuple[int, str]] = set()  # keys of entries that are ready or running
+        self.aside = Aside(destination)
+        self._inside: dict[str, dict[Key, Entry]] = {}  # entries that are ready or running, by user
+        self._missed: set[Key] = set()  # of those, what was read again in the meantime
         self._reading: Counter[tuple[str, int]] = Counter()  # windows being filled, and by how many
         self._wishes: list[Wish] = []
         self._busy = False
@@ -89,20 +94,27 @@ class Window:
 
     def leave(self, entry: Entry) -> None:
         """`entry` is neither ready nor running any more."""
-        self._inside.discard(entry.key)
+        key = entry.key
+        own = self._inside[entry.user]
+        del own[key]
+        if not own:
+            del self._inside[entry.user]
+        if self._missed and key in self._missed:
+            self._missed.remove(key)
+            self.pick_up((entry.message.envelope.id,))
 
     def look(self) -> None:
-        """Read what has come due."""
-        numbers = self.calendar.take(self._now(), PAGE)
-        if numbers:
-            self.pick_up(set(numbers))
+        """Read what has come due, unless much is being read already."""
+        if len(self._wishes) < AT_ONCE:
+            numbers = self.calendar.take(self._now(), PAGE)
+            if numbers:
+                self.pick_up(dict.fromkeys(numbers))
 
     def refill(self, destination: str, level: int) -> None:
         """An entry has left that window: read more if it runs low."""
-        if not self.parking.count:
+        if not self.parking.count or level in self.aside.levels:
             return
-        waiting = self.parking.waiting(destination, level)
-        if not waiting:
+        if not self.parking.waiting(destination, level):
             return
         size = self.size()
         loaded = self._ready.loaded(destination, level) + self._reading[destination, level]
@@ -112,6 +124,36 @@ class Window:
         self._reading[destination, level] += len(numbers)
         self._wishes += [(number, destination, level) for number in numbers]
         self._read()
+
+    def obey(self, rules: Rules) -> list[Entry]:
+        """From now on these rules are in force. Returns the entries that have left memory for it; what was held by others comes back."""
+        aside = self.aside
+        released = aside.obey(rules)
+        for user in aside.users - self.parking.shut:
+            self.parking.close(user)
+        for user in self.parking.shut - aside.users:
+            self.parking.open(user)
+        gone = [entry for entry in self._waiting() if self._barred(entry)]
+        self._let_go(gone)
+        self._put_back(gone)
+        if rules:
+            gone += self._sift_again()
+        for numbers in released:
+            for number in numbers:
+                self.calendar.add(self._now(), number)
+        for destination, level in self.parking.windows():
+            self.refill(destination, level)
+        self.look()
+        return gone
+
+    def forget(self, numbers: Collection[int]) -> tuple[list[Entry], list[Entry]]:
+        """These messages have changed in the database: let go of their entries that wait, and read them again. Returns those that
+        waited and those that run."""
+        found = [entry for own in self._inside.values() for entry in own.values() if entry.message.envelope.id in numbers]
+        waiting, running = [entry for entry in found if entry.place], [entry for entry in found if not entry.place]
+        self._let_go(waiting)
+        self.pick_up(numbers)
+        return waiting, running
 
     def size(self) -> int:
         """How many entries one window holds now."""
@@ -131,21 +173,32 @@ class Window:
             after, last = (0, 0), (0, "")
             while not self._closed:
                 page: list[Waiting] = yield self._spool.scan(after, PAGE, urgent=urgent)
-                for number, index, address, level, user, due, _, _ in page:
-                    after = (number, index)
-                    if number >= newest:
-                        continue
-                    count += 1
-                    destination = self._destination_of(address)
-                    if due > self._now():
-                        self.calendar.add(due, number)
-                    elif (number, destination) != last:
-                        last = (number, destination)
-                        self.parking.park(destination, level, user, number)
-                        self.refill(destination, level)
+                for row in page:
+                    after = row[:2]
+                    if row[0] < newest:
+                        count += 1
+                        last = self._found(row, last)
                 if len(page) < PAGE:
                     break
         return count
+
+    def _found(self, row: Waiting, last: tuple[int, str]) -> tuple[int, str]:
+        """A recipient that the database holds; `last` and what is returned: the message and destination of the one before, and of it."""
+        number, _, address, level, user, due, list_, sender_domain = row
+        if due > self._now():
+            self.calendar.add(due, number)
+            return last
+        destination = self._destination_of(address)
+        if (number, destination) == last:
+            return last
+        if self.aside.rules:
+            rule = self.aside.holds(Facts(number, user, list_, sender_domain, level, destination, (domain_of(address),)))
+            if rule is not None:
+                self.aside.keep(rule, number)
+                return last
+        self.parking.park(destination, level, user, number)
+        self.refill(destination, level)
+        return number, destination
 
     # Inside.
 
@@ -159,20 +212,74 @@ class Window:
         destination, level = entry.destination, entry.level
         window = (destination, level)
         crowded = self._ready.loaded(destination, level) >= self.size()
-        if crowded or self._reading[window] or (self.parking.count and self.parking.waiting(destination, level)):
+        others = self.parking.count and self.parking.waiting(destination, level)
+        if crowded or self._reading[window] or others or self._barred(entry):
             self.parking.park(destination, level, entry.user, envelope.id)
             self._spool.forget(entry.message.content)
             self.refill(destination, level)
             return
-        self._inside.add(entry.key)
+        self._enter(entry)
+
+    def _enter(self, entry: Entry) -> None:
+        """Into memory, unless a rule keeps it out."""
+        if self.aside.rules:
+            rest = self.aside.sift(entry)
+            if rest is not entry:
+                self._spool.forget(entry.message.content)
+            if rest is None:
+                return
+            entry = rest
+        self._into_memory(entry)
+
+    def _into_memory(self, entry: Entry) -> None:
+        own = self._inside.get(entry.user)
+        if own is None:
+            own = self._inside[entry.user] = {}
+        own[entry.key] = entry
         self._line_up(entry)
 
+    def _barred(self, entry: Entry) -> bool:
+        """Whether nothing of its user or level is to be in memory."""
+        return entry.user in self.parking.shut or entry.level in self.aside.levels
+
+    def _waiting(self) -> list[Entry]:
+        """The entries in memory that wait for a slot, in the order in which they came there."""
+        return sorted((entry for own in self._inside.values() for entry in own.values() if entry.place), key=lambda entry: entry.place)
+
+    def _let_go(self, entries: list[Entry]) -> None:
+        """Take entries that wait out of memory."""
+        self._ready.remove(entries)
+        for entry in entries:
+            self._spool.forget(entry.message.content)
+            self.leave(entry)
+
+    def _put_back(self, entries: list[Entry]) -> None:
+        """Park entries, in this order, where they came from: in front of the others."""
+        lines: dict[tuple[str, int, str], list[int]] = {}
+        for entry in entries:
+            lines.setdefault((entry.destination, entry.level, entry.user), []).append(entry.message.envelope.id)
+        for (destination, level, user), numbers in lines.items():
+            self.parking.put_back(destination, level, user, numbers)
+
+    def _sift_again(self) -> list[Entry]:
+        """Set aside what the rules hold message by message; returns what left."""
+        sifted = [(entry, self.aside.sift(entry)) for entry in self._waiting()]
+        changed = [(entry, rest) for entry, rest in sifted if rest is not entry]
+        gone = [entry for entry, _ in changed]
+        self._let_go(gone)
+        for _, rest in changed:
+            if rest is not None:
+                self._into_memory(rest)
+        return gone
+
     def _entries(self, stored: Stored) -> list[Entry]:
-        """The entries of a message: one for each destination and due time of its unsettled recipients."""
+        """The entries of a message: one for each destination, and for each due time that is not over."""
         envelope, content, pending = stored
+        now = self._now()
         groups: dict[tuple[str, float], list[Pending]] = {}
         for each in pending:
-            groups.setdefault((self._destination_of(each.recipient.address), each.due), []).append(each)
+            due = each.due if each.due > now else 0.0
+            groups.setdefault((self._destination_of(each.recipient.address), due), []).append(each)
         message = Message(envelope, content, len(pending))
         return [
             Entry(
@@ -200,31 +307,40 @@ class Window:
     def _arrived(self, found: list[Stored], wishes: list[Wish]) -> None:
         self._busy = False
         messages = {stored[0].id: stored for stored in found}
+        barred: list[Entry] = []
         for number, destination, level in wishes:
             if level:
                 self._reading[destination, level] -= 1
             if number in messages:
-                self._into(messages[number], destination)
+                self._into(messages[number], destination, barred)
+        self._put_back(barred)
         for _, destination, level in wishes:
             if level and self._reading[destination, level] == 0:
                 del self._reading[destination, level]
                 self.refill(destination, level)
         self._read()
+        self.look()
 
-    def _into(self, stored: Stored, destination: str) -> None:
+    def _into(self, stored: Stored, destination: str, barred: list[Entry]) -> None:
         now = self._now()
         entries = self._entries(stored)
         if len(entries) > 1:
             self._spool.forget(stored[1])  # its destinations may be read apart: nobody would know when to let go of it
         for entry in entries:
-            if destination not in (ANY, entry.destination) or entry.key in self._inside:
+            if destination not in (ANY, entry.destination):
                 continue
             if entry.due > now:
                 if destination == ANY:
                     self.calendar.add(entry.due, entry.message.envelope.id)
-                continue
-            self._inside.add(entry.key)
-            self._line_up(entry)
+            elif entry.key in self._inside.get(entry.user, ()):
+                self._missed.add(entry.key)
+            elif destination == ANY:
+                self._place(entry)
+            elif self._barred(entry):  # since it was asked for
+                self._spool.forget(stored[1])
+                barred.append(entry)
+            else:
+                self._enter(entry)
 
     def _not_read(self, failure: Failure, wishes: list[Wish]) -> None:
         self._log.failure("{count} waiting messages cannot be read; trying again", failure, count=len(wishes))

@@ -13,6 +13,6 @@ def test_the_default_schedule() -> None:
 
 
 def test_lifetime() -> None:
-    """C4: a message is given up at the end of its lifetime, not before."""
-    assert not retry.expired(1000.0, 50.0, 1049.9)
-    assert retry.expired(1000.0, 50.0, 1050.0)
+    """C4, D7: a message is given up at the end of its lifetime, to which the time on hold is added."""
+    assert retry.ends_at(1000.0, 50.0, 0.0) == 1050.0
+    assert retry.ends_at(1000.0, 50.0, 7.0) == 1057.0

@@ -2,92 +2,20 @@
 
 from __future__ import annotations
 
-import sqlite3
-from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
-from twisted.internet.task import Clock, deferLater
-from twisted.trial.unittest import TestCase
+from twisted.internet.task import deferLater
 
 from smtpplus import events as facts
-from smtpplus.config import Configuration
 from smtpplus.mail.envelope import Envelope, Recipient
-from smtpplus.queue.assembly import Queue, assemble
-from smtpplus.storage.database import Database
-from smtpplus.storage.engine import migrate
-from tests.queue.fixtures import LATER, NEVER, OK, Held, HoldingAgent, envelope
-
-CONTENT = b"Subject: test\r\n\r\nbody\r\n"
+from tests.queue.fixtures import LATER, NEVER, OK, Held, envelope
+from tests.queue.house import CONTENT, QueueCase
 
 
-class SchedulerTests(TestCase):
-    """The queue as the daemon assembles it, with a holding agent at its end and a wall clock that the test sets."""
-
-    def setUp(self) -> Any:
-        self.path = Path(self.mktemp()) / "smtpplus.sqlite"
-        migrate(f"sqlite:///{self.path}")
-        self.wall = 1_000_000.0
-        self.open()
-        return self.queue.scheduler.start()
-
-    def open(self) -> None:
-        self.database = Database(f"sqlite:///{self.path}", reactor)
-        self.database.start()
-        self.clock = Clock()
-        self.agent = HoldingAgent()
-        self.events: list[facts.Event] = []
-        bus = facts.Events()
-        bus.subscribe(self.events.append)
-        self.queue: Queue = assemble(
-            configuration=Configuration(hostname="relay.example.com"),
-            database=self.database,
-            agent=self.agent,
-            destination=lambda domain: domain,
-            clock=self.clock,
-            now=lambda: self.wall,
-            process=1,
-            events=bus,
-        )
-
-    @inlineCallbacks
-    def close(self) -> Any:
-        yield self.queue.scheduler.stop(0)
-        yield self.database.stop()
-
-    def tearDown(self) -> Any:
-        stopped = self.queue.scheduler.stop(1)
-        self.clock.advance(1)
-        return stopped.addCallback(lambda _: self.database.stop())
-
-    def rows(self, query: str) -> list[Any]:
-        connection = sqlite3.connect(self.path)
-        try:
-            return connection.execute(query).fetchall()
-        finally:
-            connection.close()
-
-    @inlineCallbacks
-    def accept(self, accepted: Envelope) -> Any:
-        yield self.queue.spool.accept(accepted, CONTENT)
-
-    @inlineCallbacks
-    def until(self, condition: Any) -> Any:
-        """Let the reactor and the writer's thread turn until `condition` holds; bounded."""
-        for _ in range(2000):
-            self.clock.advance(0)
-            if condition():
-                return
-            yield deferLater(reactor, 0.002, lambda: None)
-        self.fail(f"never happened: {condition.__doc__ or condition}; {self.events}")
-
-    @inlineCallbacks
-    def begun(self, count: int) -> Any:
-        yield self.until(lambda: len(self.agent.transfers) >= count)
-
-    def stated(self, kind: type[facts.Event]) -> list[Any]:
-        return [event for event in self.events if type(event) is kind]
+class SchedulerTests(QueueCase):
+    """From acceptance to the last disposition."""
 
     @inlineCallbacks
     def test_delivered_and_gone(self) -> Any:
@@ -237,7 +165,7 @@ class SchedulerTests(TestCase):
         yield self.until(lambda: self.rows("SELECT count(*) FROM recipients") == [(5,)])
         yield self.database.stop()  # as after a kill: the scheduler of before is never heard of again
         self.open()
-        count = yield self.queue.scheduler.start()
+        count = yield self.queue.start()
         self.assertEqual(count, 5)
         yield self.accept(envelope(self.queue.new_id(), at=self.wall))
         yield self.begun(1)
@@ -253,7 +181,7 @@ class SchedulerTests(TestCase):
         for number in (1, 2):
             yield self.accept(envelope(number, 3, "app", f"b@{number}.net", at=self.wall))
         yield self.begun(2)
-        stopped: Deferred[None] = self.queue.scheduler.stop(30)
+        stopped: Deferred[None] = self.queue.stop(30)
         yield self.accept(envelope(3, at=self.wall))
         self.agent.transfers[0].end(OK)
         self.assertNoResult(stopped)
@@ -326,14 +254,14 @@ class SchedulerTests(TestCase):
     @inlineCallbacks
     def test_a_restart_loads_urgent_mail_first(self) -> Any:
         """A26: of a long queue found at start what is urgent goes first, wherever it lies."""
-        yield self.queue.scheduler.stop(0)
+        yield self.queue.stop(0)
         for number in range(1, 300):
             last = self.queue.spool.accept(envelope(number, at=self.wall), CONTENT)
         yield last
         yield self.accept(envelope(1000, 1, at=self.wall))
         yield self.database.stop()
         self.open()
-        yield self.queue.scheduler.start()
+        yield self.queue.start()
         yield self.begun(1)
         self.assertEqual(self.agent.begun()[0], 1000)
 
