@@ -26,6 +26,8 @@ _HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
 DUMMY = "$argon2id$v=19$m=19456,t=2,p=1$FwPg3Oe6xzcHDhAW2ezBdQ$5kYKvx4k++GetllGnATQWw4KSeSYwOJu4C0DcKUt7Mk"
 SCRAM_ITERATIONS = 16_384  # at least 4096 by RFC 7677 §4; more costs the client at each login, and a generated password needs no more
 _RFC_5803 = re.compile(r"SCRAM-SHA-256\$([0-9]{1,9}):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)", re.ASCII)
+_PHC = re.compile(r"\$argon2(?:id|i|d)\$v=19\$m=(\d{1,9}),t=(\d{1,9}),p=(\d{1,9})\$[A-Za-z0-9+/]{11,86}\$[A-Za-z0-9+/]{16,128}", re.ASCII)
+_COSTLY = (1_048_576, 64, 64)  # KiB, passes, lanes: more would let one login stop the server
 _PROHIBITED = (  # RFC 4013 §2.3, and what Unicode 3.2 did not assign (§2.5)
     stringprep.in_table_c12,
     stringprep.in_table_c21_c22,
@@ -57,6 +59,16 @@ def verify(hashed: str, password: str | bytes) -> bool:
         return _HASHER.verify(hashed, password)
     except (VerificationError, InvalidHashError, UnicodeError):
         return False
+
+
+def accepted(hashed: str) -> str:
+    """A hash that was made elsewhere, if `verify` can judge by it and one login does not cost too much; ValueError."""
+    found = _PHC.fullmatch(hashed)
+    if found is None:
+        raise ValueError("the password is no argon2 hash ($argon2id$v=19$…); leave it out, and one is made and shown")
+    if any(int(cost) > most for cost, most in zip(found.groups(), _COSTLY, strict=True)):
+        raise ValueError("the password's hash costs too much memory or time; leave it out, and one is made and shown")
+    return hashed
 
 
 class Scram(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Sequence, TypeVar
 import click
 
 from smtpplus.operation.cli import Operation, console, operator, print_json
+from smtpplus.operation.exchange import export_users, import_users
 from smtpplus.operation.setting_options import setting_options, settings_named
 from smtpplus.operation.user_view import as_json as user_json
 from smtpplus.operation.user_view import details, in_force, overview
@@ -46,6 +47,10 @@ def _fields(command: F) -> F:
 @click.group()
 def user() -> None:
     """Users: who may log in, and as whom they may send."""
+
+
+user.add_command(import_users)
+user.add_command(export_users)
 
 
 @user.command()
