@@ -209,6 +209,19 @@ changes = Table(  # what another process did to recipients, until the daemon has
     sqlite_autoincrement=True,  # an id is never given twice: they are read and deleted in their order
 )
 
+dkim_keys = Table(  # the private keys are in the clear: whoever reads the database (mode 0600) could read a key to them as well
+    "dkim_keys",
+    metadata,
+    Column("id", Identity, primary_key=True),
+    Column("domain", Text, nullable=False),  # of From, normalized
+    Column("selector", Text, nullable=False),
+    Column("algorithm", Text, nullable=False),  # rsa | ed25519
+    Column("private_key", Text, nullable=False),  # PKCS #8, PEM
+    Column("active", Boolean, nullable=False),  # whether it signs; only the newest active one of each algorithm does
+    Column("created_at", Float, nullable=False),
+    UniqueConstraint("domain", "selector"),
+)
+
 status = Table(  # what only the daemon's memory knows, written at most once a second
     "status",
     metadata,
