@@ -99,16 +99,16 @@ class Scram(msgspec.Struct, frozen=True):
         return cls(int(found[1]), salt, stored, server)
 
 
-def scram_verifier(password: str | bytes, random: Callable[[int], bytes] = os.urandom) -> str | None:
-    """The SCRAM-SHA-256 verifier to keep; None for a password that SCRAM cannot carry (RFC 4013 prohibits characters). About 10 ms."""
+def scram_verifier(password: str | bytes, random: Callable[[int], bytes] = os.urandom, iterations: int = SCRAM_ITERATIONS) -> str | None:
+    """The SCRAM-SHA-256 verifier to keep (RFC 5802 §3); None for a password that SCRAM cannot carry, see saslprep. About 10 ms."""
     try:
         text = saslprep(password if isinstance(password, str) else password.decode("utf-8"))
     except ValueError:
         return None
     salt = random(16)
-    salted = hashlib.pbkdf2_hmac("sha256", text.encode("utf-8"), salt, SCRAM_ITERATIONS)
+    salted = hashlib.pbkdf2_hmac("sha256", text.encode("utf-8"), salt, iterations)
     stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
-    return str(Scram(SCRAM_ITERATIONS, salt, stored, hmac.digest(salted, b"Server Key", "sha256")))
+    return str(Scram(iterations, salt, stored, hmac.digest(salted, b"Server Key", "sha256")))
 
 
 def saslprep(text: str) -> str:

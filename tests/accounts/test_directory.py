@@ -15,8 +15,9 @@ from twisted.internet.defer import DeferredList, inlineCallbacks
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
-from smtpplus.accounts import fields, passwords, store
+from smtpplus.accounts import fields, lists, passwords, store
 from smtpplus.accounts.directory import CAPACITY, POLL, REMEMBERED, Directory, LoginFailed
+from smtpplus.accounts.settings import Settings
 from smtpplus.accounts.user import User
 from smtpplus.mail import reasons
 from smtpplus.storage.database import Database
@@ -257,6 +258,66 @@ class DirectoryTests(TestCase):
         before = self.queries
         yield self.look()
         self.assertEqual(self.queries - before, 1)
+
+    @inlineCallbacks
+    def test_list_in_force_for_all_its_users(self) -> Any:
+        """A20, A32: what a list sets is in force for each of its users after one look, and costs neither a reading of users nor a login."""
+        with self.elsewhere() as connection:
+            lists.add_list(connection, "news", now=1.0)
+        self.add("other")
+        self.add("app", list="news")
+        session = yield self.directory.login("app", "right")
+        other = yield self.directory.find("other")
+        yield self.look()
+        self.count_verifications()
+        before = self.queries
+        with self.elsewhere() as connection:
+            lists.edit_list(connection, "news", now=2.0, settings={"unauthorized": "alert", "ceiling": 4})
+        yield self.look()
+        now = self.directory.effective(session)
+        self.assertEqual((now.unauthorized, now.ceiling, now.origins["ceiling"]), ("alert", 4, "list"))
+        self.assertEqual(self.directory.effective(other).unauthorized, "block")
+        self.assertIs(self.directory.current(session), session)
+        self.assertEqual(self.queries - before, 3)  # the generation, who has changed, the lists: however many users
+        yield self.directory.login("app", "right")
+        self.assertEqual(self.verified, 0)
+
+    @inlineCallbacks
+    def test_moved_to_another_list(self) -> Any:
+        """A32: a user who changes lists, by an edit or because the list is deleted, has what the other list sets."""
+        with self.elsewhere() as connection:
+            lists.add_list(connection, "news", now=1.0, settings=Settings(priority=5))
+            lists.add_list(connection, "fast", now=1.0, settings=Settings(priority=1))
+        self.add("app", list="news")
+        session = yield self.directory.login("app", "right")
+        self.assertEqual(self.directory.effective(session).priority, 5)
+        with self.elsewhere() as connection:
+            lists.delete_list(connection, "news", now=2.0, move_to="fast")
+        yield self.look()
+        now = self.directory.current(session)
+        assert now is not None
+        self.assertEqual((now.list, self.directory.effective(now).priority), ("fast", 1))
+        with self.elsewhere() as connection:
+            store.edit_user(connection, "app", store.Changes(list="default"), now=3.0)
+        yield self.look()
+        now = self.directory.current(session)
+        assert now is not None
+        self.assertEqual(self.directory.effective(now).priority, 3)
+
+    @inlineCallbacks
+    def test_list_read_just_before_a_change(self) -> Any:
+        """A32: what a list set when its first user was read is checked by the next look, even if an earlier look saw the change."""
+        self.add()
+        old: list[User | None] = []
+        yield self.database.read(lambda connection: store.load_user(connection, "app")).addCallback(old.append)
+        with self.elsewhere() as connection:
+            lists.edit_list(connection, "default", now=2.0, settings={"ceiling": 2})
+        yield self.look()
+        late = self.directory._found(old[0])
+        assert late is not None
+        self.assertEqual(self.directory.effective(late).ceiling, 1)
+        yield self.look()
+        self.assertEqual(self.directory.effective(late).ceiling, 2)
 
     @inlineCallbacks
     def test_user_read_just_before_a_change(self) -> Any:
