@@ -230,6 +230,71 @@ status = Table(  # what only the daemon's memory knows, written at most once a s
     Column("at", Float, nullable=False),
 )
 
+history = Table(  # what became of each message: one row when it is accepted, with all that happens within the same batch
+    "history",
+    metadata,
+    Column("id", Identity, primary_key=True, autoincrement=False),  # the message's, which grows with time
+    Column("at", Float, nullable=False),
+    Column("user", Text, nullable=False),
+    Column("list", Text, nullable=False),
+    Column("sender", Text, nullable=False),
+    Column("recipients", Text, nullable=False),  # JSON: addresses
+    Column("level", SmallInteger, nullable=False),
+    Column("size", Identity, nullable=False),
+    Column("session", Text, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("message_id", Text, nullable=False),  # of the header
+    Column("subject", Text, nullable=False),
+    Column("campaign", Text, nullable=False),
+    Column("story", Text, nullable=False),  # see observation.story
+)
+
+history_steps = Table(  # what happened to it later, a row for each batch
+    "history_steps",
+    metadata,
+    Column("message_id", Identity, primary_key=True, autoincrement=False),
+    Column("number", Identity, primary_key=True, autoincrement=False),  # microseconds since the epoch
+    Column("story", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+refusals = Table(
+    "refusals",
+    metadata,
+    Column("id", Identity, primary_key=True, autoincrement=False),  # the reference in the reply, as a number like that of a message
+    Column("at", Float, nullable=False),
+    Column("session", Text, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("user", Text, nullable=False),
+    Column("sender", Text, nullable=False),
+    Column("recipient", Text, nullable=False),
+    Column("reason", Text, nullable=False),  # code of mail.reasons, the true one
+    Column("reply", Text, nullable=False),
+    Column("count", Identity, nullable=False),  # more than 1 under a storm, when equal ones share a row
+)
+
+problems = Table(  # what alerts are about; observation.alerts
+    "problems",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("list", Text, primary_key=True),  # "" where it concerns the server
+    Column("what", Text, primary_key=True),
+    Column("count", Identity, nullable=False),
+    Column("told", Identity, nullable=False),  # how many of these were reported
+    Column("first_at", Float, nullable=False),
+    Column("last_at", Float, nullable=False),
+    Column("told_at", Float, nullable=False),  # 0: not reported yet
+    Column("facts", Text, nullable=False),  # JSON
+)
+
+alert_settings = Table(
+    "alert_settings",
+    metadata,
+    Column("list", Text, primary_key=True),  # "" for the server
+    Column("kind", Text, primary_key=True),  # "*" for all kinds, "to" for addresses
+    Column("value", Text, nullable=False),  # off | now | digest, or addresses separated by ";"
+)
+
 
 def _settled(key: Column[int]) -> ColumnElement[bool]:
     """That no recipient of the message `key` is left."""
@@ -277,3 +342,6 @@ REMOVE_IF_SETTLED = Statement(8, delete(messages).where(messages.c.id == bindpar
 DELETE_CHUNKS = Statement(9, delete(chunks).where(chunks.c.message_id == bindparam("key")), ["key"])
 DELETE_RECIPIENTS = Statement(10, delete(recipients).where(recipients.c.message_id == bindparam("key")), ["key"])
 DELETE_MESSAGE = Statement(11, delete(messages).where(messages.c.id == bindparam("key")), ["key"])
+INSERT_HISTORY = Statement(20, insert(history), [c.name for c in history.c])
+INSERT_HISTORY_STEPS = Statement(21, insert(history_steps), [c.name for c in history_steps.c])
+INSERT_REFUSAL = Statement(22, insert(refusals), [c.name for c in refusals.c])
