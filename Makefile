@@ -11,7 +11,7 @@ help:
 	@echo "make test         all tests"
 	@echo "make check        ruff, mypy, import-linter"
 	@echo "make crash        the kill -9 proof, CRASH_ROUNDS times (100)"
-	@echo "make bench-setup  install Debian's postfix package, which make bench measures against (as root)"
+	@echo "make bench-setup  install what make bench needs of Debian: postfix, SASL, gcc (as root)"
 	@echo "make bench        smtpplus and Postfix in the same run; BENCH=\"--help\" shows the options"
 	@echo "make clean        remove what these made: .venv, run, caches"
 
@@ -52,7 +52,7 @@ bench-setup:
 	@sh bench/setup.sh
 
 bench: .venv/.running
-	@command -v /usr/sbin/smtp-source >/dev/null || sh bench/setup.sh
+	@{ [ -x /usr/sbin/smtp-source ] && [ -x /usr/sbin/saslpasswd2 ]; } || sh bench/setup.sh
 	$(BIN)/python -m bench.run $(BENCH)
 
 clean:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from bench.application import PASSWORD, USER
 from bench.traffic import HOST, await_port, free_port
 
 BIN = Path(sys.executable).parent
@@ -29,7 +30,7 @@ class Smtpplus:
         directory.mkdir(parents=True)
         self._config = directory / "smtpplus.toml"
         self._config.write_text(self._settings(next_hop))
-        self._cli("user", "add", "bench", "--domains", "example.com", "--vouch")
+        self._cli("user", "add", USER, "--domains", "example.com", "--vouch", "--password-stdin", stdin=PASSWORD)
         profiling = ["--profile", str(profile), "--profiler", "cprofile", "--savestats"] if profile else []
         command = [str(BIN / "twistd"), "--nodaemon", "--pidfile=", *profiling, "smtpplus", "--config", str(self._config)]
         with (directory / "daemon.log").open("wb") as log:
@@ -50,10 +51,10 @@ class Smtpplus:
         """The last that it said."""
         return (self.directory / "daemon.log").read_text("utf-8", "replace")[-4000:]
 
-    def _cli(self, *arguments: str) -> str:
+    def _cli(self, *arguments: str, stdin: str = "") -> str:
         environment = {key: value for key, value in os.environ.items() if key != "SMTPPLUS_CONFIG"}
         command = [str(BIN / "smtpplus"), "--config", str(self._config), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60.0, check=False, env=environment)
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60.0, check=False, env=environment)
         if done.returncode != 0:
             raise RuntimeError(f"smtpplus {' '.join(arguments)} ended with {done.returncode}: {done.stderr}")
         return done.stdout
@@ -66,7 +67,7 @@ state_directory = "{self.directory}/state"
 ports = "{self.port}"
 interfaces = ["{HOST}"]
 trusted_networks = ["127.0.0.0/8"]
-trusted_as = "bench"
+trusted_as = "{USER}"
 [http]
 listen = ""
 [[route]]

@@ -1,15 +1,17 @@
 """`make bench`: smtpplus and Postfix in the same run, alternating, on the same file system, with the same traffic.
 
-Three stages. *accept* and *accept, new connections*: the next hop is down, for both servers alike, so that nothing but the
-durable acceptance is measured (and the queue's first, vain attempts). *relay*: the clock runs from the first connect until
-smtp-sink has counted the last message. Postfix's held stage is shown beside them: there it only stores and does not even try,
-which smtpplus has no equal of. Each figure is the median of the rounds, each run begins with an empty queue, and each
-ends with a count: nothing lost, nothing left.
+*accept* and *accept, new connections*: the next hop is down, for both servers alike, so that nothing but the durable acceptance is
+measured (and the queue's first, vain attempts). *relay*: the clock runs from the first connect until smtp-sink has counted the last
+message. Postfix's held stage is shown beside them: there it only stores and does not even try, which smtpplus has no equal of.
+*application*: what a program with a mail library does for each message: connect, EHLO, STARTTLS, EHLO, AUTH, the message, QUIT, by
+8 clients at a time, the next hop down; with a full handshake, with TLS sessions resumed, and without TLS. Each figure is the median
+of the rounds, each run begins with an empty queue, and each ends with a count: nothing lost, nothing left.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import pstats
@@ -24,6 +26,7 @@ from typing import Any
 import msgspec
 
 from bench import machine
+from bench.application import CLIENTS, Application, Security
 from bench.postfix import Postfix
 from bench.relay import Smtpplus
 from bench.traffic import Sink, send
@@ -40,21 +43,26 @@ class Stage(msgspec.Struct, frozen=True):
     relay: bool
     aim: float  # times Postfix's rate, from the requirements
     held: bool = False  # Postfix alone
+    security: Security | None = None  # a typical application's session, and not smtp-source's
 
 
 ACCEPT = Stage("accept", reuse=True, relay=False, aim=2.5)
 CONNECT = Stage("accept, new connections", reuse=False, relay=False, aim=1.3)
 RELAY = Stage("relay", reuse=True, relay=True, aim=3.0)
 HELD = Stage("accept, held (Postfix only)", reuse=True, relay=False, aim=0.0, held=True)
-STAGES = (ACCEPT, CONNECT, RELAY)
+APPLICATION = Stage("application, TLS", reuse=False, relay=False, aim=1.0, security="tls")
+RESUMED = Stage("application, TLS resumed", reuse=False, relay=False, aim=1.0, security="resumed")
+CLEAR = Stage("application, no TLS", reuse=False, relay=False, aim=1.3, security="clear")
+STAGES = (ACCEPT, CONNECT, RELAY, APPLICATION, RESUMED, CLEAR)
 
 
 class Bench:
     """The runs of one invocation."""
 
-    def __init__(self, arguments: argparse.Namespace, sink: Sink) -> None:
+    def __init__(self, arguments: argparse.Namespace, sink: Sink, application: Application | None) -> None:
         self._arguments = arguments
         self._sink = sink
+        self._application = application
 
     def rate(self, stage: Stage, server: str, profile: Path | None = None) -> float:
         """Messages a second of one run of `server` on an empty queue."""
@@ -64,7 +72,7 @@ class Bench:
             next_hop = self._sink.port if stage.relay else NOBODY
             running: Postfix | Smtpplus
             if server == Postfix.name:
-                running = Postfix(directory / "server", next_hop=next_hop, held=stage.held)
+                running = Postfix(directory / "server", next_hop=next_hop, held=stage.held, logins=stage.security is not None)
             else:
                 running = Smtpplus(directory / "server", next_hop=next_hop, profile=profile)
             try:
@@ -81,7 +89,12 @@ class Bench:
         messages = self._arguments.messages
         before = self._sink.count
         begun = time.monotonic()
-        seconds = send(server.port, messages=messages, sessions=self._arguments.sessions, length=self._arguments.length, reuse=stage.reuse)
+        length = self._arguments.length
+        if stage.security is not None:
+            assert self._application is not None
+            seconds = self._application.send(server.port, stage.security, messages=messages, length=length)
+        else:
+            seconds = send(server.port, messages=messages, sessions=self._arguments.sessions, length=length, reuse=stage.reuse)
         if stage.relay:
             self._sink.await_count(before + messages)
             seconds = time.monotonic() - begun
@@ -113,7 +126,8 @@ def measure(bench: Bench, stages: list[Stage], servers: list[str], rounds: int) 
 
 def report(rates: dict[str, dict[str, list[float]]], machine_facts: dict[str, str], arguments: argparse.Namespace) -> str:
     """The table, and what it was measured on."""
-    lines = [f"{arguments.messages} messages of {arguments.length} octets, {arguments.sessions} sessions, medians of {arguments.rounds}"]
+    lines = [f"{arguments.messages} messages of {arguments.length} octets, medians of {arguments.rounds}"]
+    lines.append(f"{arguments.sessions} sessions at a time, {CLIENTS} in the stages of an application")
     lines += [f"  {key}: {value}" for key, value in machine_facts.items()]
     lines += ["", f"{'messages a second':28} {'postfix':>9} {'smtpplus':>9} {'ratio':>7} {'wanted':>7}"]
     aims = {stage.name: stage.aim for stage in STAGES}
@@ -173,8 +187,10 @@ def main() -> int:
         stages = [stage for stage in stages if not stage.held]
     RESULTS.mkdir(exist_ok=True)
     name = time.strftime("%Y%m%d-%H%M%S")
-    with Sink() as sink:
-        bench = Bench(arguments, sink)
+    with contextlib.ExitStack() as stack:
+        sink = stack.enter_context(Sink())
+        application = stack.enter_context(Application()) if any(stage.security for stage in stages) else None
+        bench = Bench(arguments, sink, application)
         rates = measure(bench, stages, servers, arguments.rounds)
         text = report(rates, facts, arguments)
         print(text)
