@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --root-user-action=ignore
 
-.PHONY: help run test check crash bench bench-setup clean
+.PHONY: help run test check crash bench bench-accounts bench-setup clean
 
 help:
 	@echo "make run          start a relay on this machine with a demo user, delivering to a maildir"
@@ -13,6 +13,7 @@ help:
 	@echo "make crash        the kill -9 proof, CRASH_ROUNDS times (100)"
 	@echo "make bench-setup  install what make bench needs of Debian: postfix, SASL, gcc (as root)"
 	@echo "make bench        smtpplus and Postfix in the same run; BENCH=\"--help\" shows the options"
+	@echo "make bench-accounts   what 100,000 users with 10 senders each cost"
 	@echo "make clean        remove what these made: .venv, run, caches"
 
 .venv/bin/python:
@@ -54,6 +55,9 @@ bench-setup:
 bench: .venv/.running
 	@{ [ -x /usr/sbin/smtp-source ] && [ -x /usr/sbin/saslpasswd2 ]; } || sh bench/setup.sh
 	$(BIN)/python -m bench.run $(BENCH)
+
+bench-accounts: .venv/.running
+	$(BIN)/python -m bench.accounts $(BENCH)
 
 clean:
 	rm -rf .venv run build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache _trial_temp* .coverage htmlcov

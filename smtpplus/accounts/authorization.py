@@ -11,7 +11,7 @@ may cost a look at every entry of the user.
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Mapping, Sequence
 
 import msgspec
 
@@ -32,7 +32,12 @@ class Verdict(msgspec.Struct, frozen=True):
     reason: str = ""
     refusal: Refusal | None = None
     address: str = ""  # the one that was refused, as written
-    remedy: str = ""  # what to do about it; part of the refusal's reply too
+    details: Mapping[str, str] = {}  # what fills in the words of the reason
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it; part of the refusal's reply too."""
+        return reasons.REASONS[self.reason].words(**self.details)[1] if self.reason else ""
 
 
 ALLOWED = Verdict(True)
@@ -123,4 +128,4 @@ def _near(domains: frozenset[str], domain: str) -> str:
 
 def _refused(reason: Reason, user: User, address: str, where: str, **details: str) -> Verdict:
     details.update(user=user.name, address=address, where=where)
-    return Verdict(False, reason.code, reason.refusal(**details), address, reason.words(**details)[1])
+    return Verdict(False, reason.code, reason.refusal(**details), address, details)
