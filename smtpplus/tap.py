@@ -31,6 +31,7 @@ from smtpplus.accounts.settings import server_settings
 from smtpplus.config import Configuration, ConfigurationError, database_url, load, locate
 from smtpplus.config.watch import Watch
 from smtpplus.delivery.attempt import Delivery
+from smtpplus.delivery.signing import Signer
 from smtpplus.events import Events
 from smtpplus.observation.maillog import MailLog
 from smtpplus.observation.would_block import WouldBlock
@@ -127,8 +128,14 @@ class House:
         self._would_block = WouldBlock(self._database, reactor)
         events.subscribe(self._would_block)
         self._threads = ThreadPool(0, THREADS, name="smtpplus-files")
+        self._signer = Signer(self._database, reactor=reactor, threads=self._threads, now=time.time)
         self._delivery = Delivery(
-            configuration=configuration, reactor=reactor, threads=self._threads, random=random.SystemRandom(), own=_own_ports(configuration)
+            configuration=configuration,
+            reactor=reactor,
+            threads=self._threads,
+            random=random.SystemRandom(),
+            own=_own_ports(configuration),
+            signer=self._signer,
         )
         self.queue = assemble(
             configuration=configuration,
@@ -158,6 +165,7 @@ class House:
         self._database.start()
         self._threads.start()
         self._directory.start()
+        self._signer.start()
         self._watch.start()
         self.queue.spool.purge().addErrback(self._broken, "what was half received cannot be removed")
         self.queue.start().addErrback(self._broken, "the queue cannot be read")
@@ -174,6 +182,7 @@ class House:
         yield self.queue.outbox.stop()
         yield gatherResults([self.submission.stopService(), self.queue.stop(self._grace)])
         self._watch.stop()
+        self._signer.stop()
         yield self._delivery.stop()
         yield self._would_block.close()
         yield self._database.stop()

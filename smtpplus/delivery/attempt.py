@@ -1,16 +1,18 @@
 """The way out as the queue sees it: `Delivery` takes requests and gives one disposition per recipient.
 
-It finds the hop of a request's destination and hands the transfer to what reaches that hop: a pool of SMTP connections, the Maildir
-writer, or nothing at all (discard:). Nothing here raises: what goes wrong unexpectedly is logged and defers the message.
-`done` is never called before `deliver` returns, so that a queue that goes on from `done` does not go ever deeper.
+It signs the message where there are keys, finds the hop of the request's destination and hands the transfer to what reaches that hop: a
+pool of SMTP connections, the Maildir writer, or nothing at all (discard:). Nothing here raises: what goes wrong unexpectedly is logged and
+defers the message. `done` is never called before `deliver` returns, so that a queue that goes on from `done` does not go ever deeper.
 """
 
 from __future__ import annotations
 
+import functools
 import random as random_module
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.ssl import Certificate
 from twisted.logger import Logger
@@ -23,10 +25,12 @@ from smtpplus.delivery.maildir import MaildirWriter
 from smtpplus.delivery.pool import Pool
 from smtpplus.delivery.resolver import Resolver
 from smtpplus.delivery.routing import Router, Way
+from smtpplus.delivery.signing import Signer
 from smtpplus.delivery.tls import Contexts
 from smtpplus.delivery.transfer import Done, Transfer
 from smtpplus.mail import reasons
 from smtpplus.mail.disposition import Request
+from smtpplus.mail.envelope import Content
 from smtpplus.mail.reply import Reply
 
 MESSAGES = 100  # transactions per connection
@@ -48,30 +52,51 @@ class Delivery:
         random: random_module.Random,
         own: Collection[tuple[str, int]] = (),
         trust: Certificate | None = None,
+        signer: Signer | None = None,
     ) -> None:
         """`reactor` is the time, TCP and UDP of Twisted; `threads` write Maildirs; `own` are the (address, port) that we listen on, looked
-        at when a connection is opened; `trust` is the authority that tls = "verify" believes, None for the platform's."""
+        at when a connection is opened; `trust` is the authority that tls = "verify" believes, None for the platform's; `signer` signs."""
         settings = configuration.delivery
         manner = Manner(configuration.hostname, settings.tls, own, settings.connections, MESSAGES)
         self.router = Router(configuration.route, mx_port=settings.mx_port)
         self.resolver = Resolver(reactor=reactor, servers=configuration.dns.servers, random=random)
         self._dialer = Dialer(reactor=reactor, resolver=self.resolver, contexts=Contexts(trust), manner=manner)
         self._maildir = MaildirWriter(reactor=reactor, threads=threads, hostname=configuration.hostname)
+        self._signer = signer
         self._reactor = reactor
         self._pools: dict[str, Pool] = {}  # by destination
         self._stopping = False
 
     def deliver(self, request: Request, done: Done) -> Transfer:
         """Begin an attempt; see mail.disposition."""
-        pool = self._pools.get(request.destination)
+        transfer = Transfer(request, done, _NOWHERE)
+        if self._signer is not None and self._signer.active:
+            transfer.holder = _Signing()
+            self._signer.sign(request.envelope, request.content, functools.partial(self._signed, transfer))
+        else:
+            self._send(transfer)
+        return transfer
+
+    def _signed(self, transfer: Transfer, fields: bytes | Fault) -> None:
+        if transfer.over:
+            return
+        transfer.holder = _NOWHERE
+        if isinstance(fields, Fault):
+            self._later(transfer, fields)
+            return
+        if fields:
+            transfer.request = msgspec.structs.replace(transfer.request, content=Topped(fields, transfer.request.content))
+        self._send(transfer)
+
+    def _send(self, transfer: Transfer) -> None:
+        pool = self._pools.get(transfer.request.destination)
         if pool is None:
-            return self._set_out(request, done)
-        transfer = Transfer(request, done, pool)
+            self._set_out(transfer)
+            return
         try:
             pool.take(transfer)
         except Exception:
             self._stumble(transfer)
-        return transfer
 
     def stop(self) -> Deferred[None]:
         """End idle sessions, cancel openings, take no more requests. Fires when the last connection is closed, 10 s after what still
@@ -81,9 +106,9 @@ class Delivery:
         self.resolver.stop()
         return self._dialer.stop(STOP_PATIENCE)
 
-    def _set_out(self, request: Request, done: Done) -> Transfer:
+    def _set_out(self, transfer: Transfer) -> None:
         """The first request for a destination, or one that needs no connection."""
-        transfer = Transfer(request, done, _Nowhere())
+        request = transfer.request
         hop = self.router.hop(request.destination)
         if self._stopping:
             self._later(transfer, Fault(reasons.ABANDONED))
@@ -99,7 +124,6 @@ class Delivery:
                 pool.take(transfer)
             except Exception:
                 self._stumble(transfer)
-        return transfer
 
     def _forget(self, pool: Pool) -> None:
         if self._pools.get(pool.hop.destination) is pool:
@@ -127,3 +151,41 @@ class _Nowhere:
 
     def abandoned(self, transfer: Transfer) -> None:
         """It ends by itself."""
+
+
+_NOWHERE = _Nowhere()
+
+
+class _Signing:
+    """The holder of a transfer that is being signed."""
+
+    def may_stop(self) -> bool:
+        return True
+
+    def halted(self, transfer: Transfer) -> None:
+        """It is signed all the same, and then waits in the pool."""
+
+    def resumed(self, transfer: Transfer) -> None:
+        """It goes on when it is signed."""
+
+    def abandoned(self, transfer: Transfer) -> None:
+        transfer.settle("", (), Fault(reasons.ABANDONED))
+
+
+class Topped:
+    """A content with octets on top of its first piece, which so becomes larger than CHUNK."""
+
+    __slots__ = ("_content", "_top", "chunks", "size")
+
+    def __init__(self, top: bytes, content: Content) -> None:
+        self._top = top
+        self._content = content
+        self.size = content.size + len(top)
+        self.chunks = content.chunks
+
+    def read(self, index: int, done: Callable[[bytes | None], None]) -> None:
+        """See mail.envelope.Content."""
+        if index:
+            self._content.read(index, done)
+        else:
+            self._content.read(0, lambda piece: done(None if piece is None else self._top + piece))

@@ -36,8 +36,8 @@ class Pool:
         self._busy = 0  # connections with a transaction
 
     def take(self, transfer: Transfer) -> None:
-        """Carry out `transfer` on an idle connection, or on one to be opened."""
-        if self._idle:
+        """Carry out `transfer` on an idle connection, or on one to be opened; one that is stopped waits for its `go`."""
+        if self._idle and not transfer.stopped:
             connection = self._idle.pop()
             del self._dialer.idle[connection]
             self._busy += 1

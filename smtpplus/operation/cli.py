@@ -26,6 +26,7 @@ COMMANDS = {  # name: module and attribute
     "check": "smtpplus.operation.checks:check",
     "completion": "smtpplus.operation.completion:completion",
     "config": "smtpplus.operation.settings:config",
+    "dkim": "smtpplus.operation.dkim:dkim",
     "list": "smtpplus.operation.lists:list_",
     "sender": "smtpplus.operation.senders:sender",
     "user": "smtpplus.operation.users:user",

@@ -18,6 +18,7 @@ from twisted.trial.unittest import TestCase
 from smtpplus.config import DNS, Configuration, Route
 from smtpplus.config import Delivery as DeliverySettings
 from smtpplus.delivery.attempt import Delivery
+from smtpplus.delivery.signing import Signer
 from smtpplus.mail.disposition import DeliveryAgent, Disposition, Request, Transfer
 from smtpplus.mail.envelope import CHUNK, Content, Envelope, Recipient, WholeContent
 
@@ -59,7 +60,8 @@ def request(
     """An attempt at a message of ann's, to bob if nobody is named. `fields` are the envelope's."""
     recipients = tuple(Recipient(address) for address in addresses or ("bob@b.example",))
     content = content or WholeContent(SMALL)
-    envelope = Envelope(id=1, sender=sender, recipients=recipients, user="ann", level=level, size=content.size, received_at=0.0, **fields)
+    given = {"id": 1, "user": "ann", "received_at": 0.0, **fields}
+    envelope = Envelope(sender=sender, recipients=recipients, level=level, size=content.size, **given)
     return Request(envelope, recipients, destination, content, 1)
 
 
@@ -96,6 +98,7 @@ class DeliveryCase(TestCase):
         trust: Certificate | None = None,
         mx_port: int = 25,
         connections: int = 100,
+        signer: Signer | None = None,
     ) -> Delivery:
         settings = msgspec.convert({"tls": tls, "mx_port": mx_port, "connections": connections}, DeliverySettings)
         route = tuple(each if isinstance(each, Route) else Route(destination=each[0], via=each[1]) for each in routes)
@@ -104,7 +107,13 @@ class DeliveryCase(TestCase):
         threads.start()
         self.addCleanup(threads.stop)
         delivery = Delivery(
-            configuration=configuration, reactor=reactor, threads=threads, random=random.Random(1), own=own or set(), trust=trust
+            configuration=configuration,
+            reactor=reactor,
+            threads=threads,
+            random=random.Random(1),
+            own=own or set(),
+            trust=trust,
+            signer=signer,
         )
         self.addCleanup(delivery.stop)
         return delivery
