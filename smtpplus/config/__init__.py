@@ -20,6 +20,7 @@ from smtpplus.config.settings import (
     Queue,
     Route,
     Senders,
+    Submission,
     database_url,
 )
 from smtpplus.config.values import Endpoint, Network, PortRange
@@ -42,6 +43,7 @@ __all__ = [
     "Queue",
     "Route",
     "Senders",
+    "Submission",
     "database_url",
     "load",
     "locate",

@@ -33,6 +33,7 @@ Level = Annotated[int, Meta(ge=1, le=5, description="a level, 1 to 5")]
 PreemptingLevel = Annotated[int, Meta(ge=1, le=4, description="a level, 1 to 4")]
 Duration = Annotated[float, _read(values.duration, 'a string with a time, such as "30s" or "5m"')]
 TimeSpan = Annotated[float, _read(values.time_span, 'a string with a time, such as "30s" or "5m"')]
+HoldTime = Annotated[float, _read(values.hold_time, 'a string with a time, such as "30d"')]
 MaxPause = Annotated[float, _read(values.pause, 'a string with a time, such as "30s"')]
 Size = Annotated[int, _read(values.size, 'a string with a size, such as "50 MiB"')]
 Ports = Annotated[tuple[PortRange, ...], _read(values.ports, 'a string with ports, such as "25, 587, 1025-5000"')]
@@ -69,6 +70,7 @@ class TLS(Struct, frozen=True):
 class Limits(Struct, frozen=True):
     message_size: Size = 50 * 1024**2  # octets
     recipients: Count = 1000  # per message
+    messages_per_connection: CountOrOff = 0  # 0: no limit
     rate: CountOrOff = 0  # recipients per minute, of one user; 0: no limit
     quota: CountOrOff = 0  # recipients per day, of one user; 0: no limit
     connections: Count = 5000
@@ -78,6 +80,12 @@ class Limits(Struct, frozen=True):
     bad_commands: Count = 20  # per connection
     idle: TimeSpan = 300.0  # seconds, RFC 5321 §4.5.3.2.7
     grace: Duration = 30.0  # seconds for running transactions at SIGTERM
+
+
+class Submission(Struct, frozen=True):
+    fix_headers: Switch = True  # raw 8-bit header text becomes encoded words
+    long_lines: Literal["accept", "refuse"] = "accept"  # lines over 1,000 octets with CRLF, RFC 5321 §4.5.3.1.6
+    future_release: HoldTime = 2_592_000.0  # seconds that a client may have a message held; 0: not offered
 
 
 class Senders(Struct, frozen=True):
@@ -150,6 +158,7 @@ class Configuration(Struct, frozen=True):
     listen: tuple[Listen, ...] = (Listen(),)
     tls: TLS = TLS()
     limits: Limits = Limits()
+    submission: Submission = Submission()
     senders: Senders = Senders()
     priority: Priority = Priority()
     queue: Queue = Queue()

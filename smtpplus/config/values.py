@@ -65,6 +65,14 @@ def pause(text: str) -> float:
     return seconds
 
 
+def hold_time(text: str) -> float:
+    """A `duration` that an SMTP client can ask for: RFC 4865 §4 gives it nine digits of seconds."""
+    seconds = duration(text)
+    if seconds >= 1_000_000_000:
+        raise ValueError(f'"{text}" is too long; at most 999,999,999 seconds can be asked for')
+    return seconds
+
+
 def size(text: str) -> int:
     """Octets in "50 MiB", "10 MB", "64 KiB", "1000 B"; at least one."""
     part = _SIZE.fullmatch(text)

@@ -19,6 +19,7 @@ from typing import Literal, Sequence
 
 import msgspec
 
+from smtpplus.mail import xtext
 from smtpplus.mail.address import AddressError, normalize_domain
 from smtpplus.mail.disposition import Disposition
 from smtpplus.mail.envelope import Envelope, queue_id
@@ -178,7 +179,13 @@ def _typed(address: str) -> str:
     """RFC 3464 §2.3.2; outside ASCII the utf-8-addr-xtext of RFC 6533 §3."""
     if address.isascii():
         return f"rfc822; {address}"
-    return "utf-8; " + "".join(c if "!" <= c <= "~" and c not in "\\+=" else f"\\x{{{ord(c):X}}}" for c in address)
+    return "utf-8; " + xtext.encode_utf8(address)
+
+
+def _original(recipient: str) -> str:
+    """RFC 3464 §2.3.1; the type utf-8 is encoded (RFC 6533 §3), others are written as they are meant."""
+    kind, _, address = recipient.partition(";")
+    return f"{kind};{xtext.encode_utf8(address)}" if kind.lower() == "utf-8" else recipient
 
 
 def _status(report: _Report) -> bytes:
@@ -197,7 +204,7 @@ def _status(report: _Report) -> bytes:
 def _recipient(report: _Report, disposition: Disposition) -> list[str]:
     recipient, reply, host = disposition.recipient, disposition.reply, _peer_host(disposition.peer)
     speaker = "smtp" if host and disposition.reason in _SAID_BY_PEER else "x-smtpplus"  # RFC 3464 §2.3.6: whose words these are
-    fields = [_field("Original-Recipient", recipient.orcpt)] if recipient.orcpt else []
+    fields = [_field("Original-Recipient", _original(recipient.orcpt))] if recipient.orcpt else []
     fields += [
         _field("Final-Recipient", _typed(recipient.address)),
         _field("Action", _action(report.kind, disposition)),

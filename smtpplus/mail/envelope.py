@@ -40,6 +40,9 @@ class Envelope(msgspec.Struct, frozen=True):
     list: str = "default"  # the user's list when it was accepted
     release_at: float = 0.0  # not to be sent before; 0: at once; RFC 4865
     campaign: str = ""  # what the sender counts it under
+    deliver_by: float = 0.0  # the sender wants to hear if it is not delivered by then; 0: never mind; RFC 2852
+    by_mode: str = ""  # then: "N" notify, go on trying; "R" return it; with a "T" behind it: trace each relay, RFC 2852 §4
+    require_tls: bool = False  # only over verified TLS, also beyond the next hop; RFC 8689
 
 
 class Content(Protocol):

@@ -88,6 +88,11 @@ class Header:
         """Whether there is a field called `name` (lower case)."""
         return name in self._named
 
+    def encoded(self) -> Header:
+        """This header with raw 8-bit fields in encoded words, as far as `encode_field` can (B9); untouched fields are the same octets."""
+        fields = [field if field.raw.isascii() else Field(field.name, encode_field(field.raw)) for field in self.fields]
+        return Header(b"".join(field.raw for field in fields) + self.unread, fields, self.unread)
+
     def compose(self, *, remove: Collection[str] = (), prepend: bytes = b"", append: bytes = b"") -> bytes:
         """The header with its empty line, and whatever was `unread` behind it.
 

@@ -145,6 +145,27 @@ TOO_LARGE = _reason(
     "The limit is announced as SIZE in the answer to EHLO (RFC 1870) and set by `[limits] message_size`.",
     "send a smaller message",
 )
+LONG_LINE = _reason(
+    "long_line",
+    "550 5.6.0",
+    "The message has a line longer than {limit} octets",
+    "A line of a message has at most 1,000 octets with its CRLF (RFC 5321 §4.5.3.1.6), and `long_lines` is set to refuse longer ones.",
+    "send such text as quoted-printable or base64",
+)
+TOO_MANY_MESSAGES = _reason(
+    "too_many_messages",
+    "452 4.5.3",
+    "This connection had its {limit} messages",
+    "Messages per connection are limited (`[limits] messages_per_connection`, announced as MAILMAX of LIMITS, RFC 9422 §4.1).",
+    "open another connection",
+)
+OUT_OF_STEP = _reason(
+    "out_of_step",
+    "421 4.5.0",
+    "What follows cannot be told from commands, closing",
+    "A BDAT command does not say how many octets follow it; to go on would be to run message data as commands (RFC 3030 §2).",
+    "correct the client",
+)
 UTF8_NEEDED = _reason(
     "utf8_needed",
     "553 5.6.7",
@@ -153,7 +174,11 @@ UTF8_NEEDED = _reason(
     "give the parameter SMTPUTF8 with MAIL",
 )
 TLS_REQUIRED = _reason(
-    "tls_required", "530 5.7.0", "Encryption is required here", 'The listener has `tls = "starttls-required"`.', "issue STARTTLS first"
+    "tls_required",
+    "530 5.7.0",
+    "Encryption is required here",
+    'The listener has `tls = "starttls-required"`, or the message says REQUIRETLS (RFC 8689 §2).',
+    "issue STARTTLS first",
 )
 AUTH_REQUIRED = _reason(
     "auth_required", "530 5.7.0", "Authentication is required", "Mail is accepted only from users (RFC 4954 §6).", "log in with AUTH first"

@@ -1,4 +1,4 @@
-"""Dots at line starts and the end of data, both ways (RFC 5321 §4.5.2), on whole buffers and never line by line.
+"""Dots at line starts and the end of data, both ways (RFC 5321 §4.5.2), on whole buffers and never line by line; and data without dots.
 
 Invariant: the result does not depend on how the stream was cut into buffers. The data ends at CRLF "." CRLF and at nothing else; the CRLF
 of the DATA command line counts as the first one (RFC 5321 §4.1.1.4). A CR or LF outside CRLF never ends anything: it is
@@ -66,6 +66,37 @@ class Unstuffer:
             self._start = False
             return data[2:]
         return data
+
+
+class Literal:
+    """Incoming data whose length is told beforehand (BDAT, RFC 3030 §2): content as it is. It has the face of an Unstuffer.
+
+    A CR or LF outside CRLF is flagged here too: the content may go on by DATA, where it would be as dangerous.
+    """
+
+    __slots__ = ("_newlines", "_watch", "finished")
+    rest = b""
+
+    def __init__(self) -> None:
+        newlines = io.IncrementalNewlineDecoder(None, translate=False)
+        self._newlines = newlines
+        self._watch = newlines.decode
+        self.finished = False
+
+    @property
+    def bare(self) -> bool:
+        """A bare CR or LF was seen; a CR at the very end is one only when `finish` says that it is the end."""
+        return self._newlines.newlines not in {None, "\r\n"}
+
+    def feed(self, data: bytes) -> bytes:
+        """`data`."""
+        self._watch(data.decode("latin-1"))
+        return data
+
+    def finish(self) -> None:
+        """No more will come."""
+        self._watch("", True)
+        self.finished = True
 
 
 def _beginning_at_end_of(data: bytes) -> int:
