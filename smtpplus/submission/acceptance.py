@@ -21,8 +21,10 @@ from twisted.python.failure import Failure
 from smtpplus.config import Configuration
 from smtpplus.events import Accepted, Events
 from smtpplus.mail import priority, reasons
+from smtpplus.mail.address import header_mailboxes
 from smtpplus.mail.envelope import Envelope
 from smtpplus.mail.header import Header, decoded
+from smtpplus.submission.parameters import NONE, MailParameters
 
 HOPS = 50  # Received fields; more mean a loop. Fewer than the 100 of RFC 5321 §6.3: what is submitted has no way behind it yet
 _REMOVED = frozenset(("return-path", "bcc", "resent-bcc"))  # RFC 5321 §4.4, RFC 6409 §8 and RFC 5322 §3.6.3
@@ -75,7 +77,7 @@ class Completed(msgspec.Struct, frozen=True):
 class Acceptance:
     """Takes responsibility for messages. One for the daemon."""
 
-    __slots__ = ("_clock", "_display", "_events", "_hostname", "_spool", "new_id")
+    __slots__ = ("_clock", "_display", "_events", "_fix_headers", "_hostname", "_spool", "long_lines", "new_id")
     _log = Logger()
 
     def __init__(
@@ -83,6 +85,8 @@ class Acceptance:
     ) -> None:
         self._hostname = configuration.hostname
         self._display = configuration.priority.display
+        self._fix_headers = configuration.submission.fix_headers
+        self.long_lines = configuration.submission.long_lines == "accept"
         self._events = events
         self._spool = spool
         self._clock = clock
@@ -92,16 +96,21 @@ class Acceptance:
         """Seconds since the epoch."""
         return self._clock.seconds()
 
-    def complete(self, octets: bytes, *, identity: str, trace: bytes, sender: str, authority: Authority) -> Completed:
+    def complete(
+        self, octets: bytes, *, identity: str, trace: bytes, sender: str, authority: Authority, parameters: MailParameters = NONE
+    ) -> Completed:
         """The header `octets` authorized and completed (RFC 6409 §8). Refusal.
 
-        `trace` goes on top, what is missing to the end; `identity` is the queue ID.
+        `trace` goes on top, what is missing to the end; `identity` is the queue ID, `parameters` are those of MAIL.
         """
         header = Header.parse(octets)
+        if self._fix_headers and not parameters.smtputf8 and not octets.isascii():
+            header = header.encoded()
         if len(header.values("received")) > HOPS:
             raise reasons.LOOP.refusal(limit=str(HOPS))
         authority.validateHeader(sender, header)
-        level = priority.effective(authority.level, _level(header), authority.ceiling)
+        asked = _level(header) if parameters.priority is None else priority.mt_level(parameters.priority)
+        level = priority.effective(authority.level, asked, authority.ceiling)
         added = bytearray()
         if not header.has("date"):
             added += b"Date: %s\r\n" % mail_date(int(self._clock.seconds())).encode("ascii")
@@ -110,6 +119,8 @@ class Acceptance:
         else:
             message_id = f"<{identity}@{self._hostname}>"
             added += b"Message-ID: %s\r\n" % message_id.encode("ascii")
+        if sender and not header.has("sender") and _several(header):
+            added += b"Sender: <%s>\r\n" % sender.encode("utf-8")  # RFC 6409 §8.1, RFC 5322 §3.6.2
         if self._display and level != priority.NORMAL:
             added += _display(level)
         removed = _REMOVED_FOR_DISPLAY if self._display else _REMOVED
@@ -179,6 +190,12 @@ def _attempt(call: Callable[..., Deferred[None]], *arguments: object) -> Deferre
 
 def _level(header: Header) -> int | None:
     """What the header says of the message's priority."""
+def _several(header: Header) -> bool:
+    """Whether From names more than one mailbox."""
+    values = header.values("from")
+    return len(values) == 1 and "," in values[0] and len(header_mailboxes(values[0])) > 1
+
+
     said = {name: header.values(name) for name in priority.PRIORITY_FIELDS if header.has(name)}
     return priority.message_level(said) if said else None
 

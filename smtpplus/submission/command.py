@@ -1,13 +1,11 @@
-"""The grammar of a command line: the verb, the path, the parameters (RFC 5321 §4.1.1, §4.1.2).
+"""The grammar of a command line: the verb, the path, the chunk (RFC 5321 §4.1.1, §4.1.2, RFC 3030 §2).
 
-Pure: octets in, values out. Every parameter a command may carry stands in one table with the function that reads it; an unknown one
-is 555 5.5.4, a malformed or doubled one 501 5.5.4 (RFC 5321 §4.1.1.11). Failure: Refusal.
+Pure: octets in, values out. What follows a path is the business of `parameters`. Failure: Refusal.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Mapping
 
 import msgspec
 
@@ -15,22 +13,19 @@ from smtpplus.mail import reasons
 from smtpplus.mail.address import AddressError, parse_path
 from smtpplus.mail.envelope import Recipient
 from smtpplus.mail.reasons import Refusal
+from smtpplus.submission.parameters import NONE, MailParameters, mail_parameters, recipient
 
-_KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")  # esmtp-keyword, RFC 5321 §4.1.2
-_VALUE = re.compile(r"[^\x00-\x20=\x7f]+")  # esmtp-value with UTF-8, RFC 5321 §4.1.2, RFC 6531 §3.3
-_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+")  # RFC 3461 §4
+_CHUNK = re.compile(rb"[ \t]*([0-9]{1,20})(?:[ \t]+(LAST))?[ \t]*", re.IGNORECASE).fullmatch  # chunk-size, end-marker, RFC 3030 §2
 _GREETING = re.compile(rb"[^\x00-\x20\x7f]{1,255}")  # what a client may call itself; RFC 5321 §4.5.3.1.2 allows 255 octets
 
 
-class MailParameters(msgspec.Struct, frozen=True):
-    """What a client said about its message in MAIL. `size` is 0 where it named none."""
+class Chunk(msgspec.Struct):
+    """One BDAT command and what is still to come of its octets (RFC 3030 §2)."""
 
-    size: int = 0  # octets, RFC 1870
-    body: str = ""  # "", "7BIT" or "8BITMIME"; RFC 6152
-    smtputf8: bool = False  # RFC 6531
-
-
-_NO_PARAMETERS = MailParameters()
+    size: int  # octets
+    last: bool
+    left: int
+    refusal: Refusal | None = None  # its octets are read, and then it is refused
 
 
 def split(line: bytes) -> tuple[bytes, bytes]:
@@ -50,7 +45,7 @@ def parse_hello(argument: bytes) -> str:
 def parse_mail(argument: bytes) -> tuple[str, MailParameters]:
     """The reverse-path ("" for the null one) and the parameters behind MAIL. Refusal if they are no such thing."""
     address, rest = _path(argument, b"FROM:", null=True)
-    parameters = MailParameters(**_parameters("MAIL", rest, _MAIL_PARAMETERS)) if rest else _NO_PARAMETERS
+    parameters = mail_parameters(rest) if rest else NONE
     if not parameters.smtputf8 and not address.isascii():
         raise reasons.UTF8_NEEDED.refusal(address=address)
     return address, parameters
@@ -59,11 +54,18 @@ def parse_mail(argument: bytes) -> tuple[str, MailParameters]:
 def parse_rcpt(argument: bytes, *, smtputf8: bool) -> Recipient:
     """The forward-path and the parameters behind RCPT. `smtputf8`: whether MAIL announced UTF-8 addresses (RFC 6531 §3.4)."""
     address, rest = _path(argument, b"TO:", null=False)
-    if not smtputf8 and not address.isascii():
-        raise reasons.UTF8_NEEDED.refusal(address=address)
-    if not rest:
-        return Recipient(address)
-    return Recipient(address, **_parameters("RCPT", rest, _RCPT_PARAMETERS))
+    if not smtputf8 and not (address.isascii() and rest.isascii()):
+        raise reasons.UTF8_NEEDED.refusal(address=address if rest.isascii() else rest)
+    return recipient(address, rest) if rest else Recipient(address)
+
+
+def parse_bdat(argument: bytes) -> Chunk:
+    """The argument of BDAT. Refusal if it is none: then nobody knows how many octets follow it."""
+    found = _CHUNK(argument)
+    if found is None:
+        raise reasons.BAD_ARGUMENT.refusal(command="BDAT", cause="it is not a number of octets, or that and LAST")
+    size = int(found[1])
+    return Chunk(size, found[2] is not None, size)
 
 
 def no_argument(command: str, argument: bytes) -> None:
@@ -92,59 +94,3 @@ def _path(argument: bytes, keyword: bytes, *, null: bool) -> tuple[str, str]:
 
 def _bad_path(cause: str, *, null: bool) -> Refusal:
     return (reasons.BAD_MAILBOX if null else reasons.BAD_RECIPIENT).refusal(cause=cause)
-
-
-def _parameters(command: str, text: str, table: Mapping[str, tuple[str, Callable[[str], Any]]]) -> dict[str, Any]:
-    """`text` read by the functions of `table`, as fields and values; each keyword once."""
-    found: dict[str, Any] = {}
-    for parameter in text.split():
-        keyword, equals, value = parameter.partition("=")
-        if not _KEYWORD.fullmatch(keyword) or (equals and not _VALUE.fullmatch(value)):
-            raise reasons.BAD_ARGUMENT.refusal(command=command, cause=f"the parameter {parameter} is malformed")
-        keyword = keyword.upper()
-        if keyword not in table:
-            raise reasons.BAD_PARAMETER.refusal(command=command, parameter=keyword, cause="it is not known")
-        field, read = table[keyword]
-        if field in found:
-            raise reasons.BAD_ARGUMENT.refusal(command=command, cause=f"the parameter {keyword} is given twice")
-        try:
-            found[field] = read(value)
-        except ValueError:
-            raise reasons.BAD_ARGUMENT.refusal(command=command, cause=f"the parameter {parameter} is malformed") from None
-    found.pop("", None)
-    return found
-
-
-def _size(value: str) -> int:
-    if not (value.isascii() and value.isdigit() and len(value) <= 20):  # size-value, RFC 1870 §5
-        raise ValueError(value)
-    return int(value)
-
-
-def _body(value: str) -> str:
-    body = value.upper()
-    if body not in {"7BIT", "8BITMIME"}:
-        raise ValueError(value)
-    return body
-
-
-def _flag(value: str) -> bool:
-    if value:
-        raise ValueError(value)  # SMTPUTF8 takes none, RFC 6531 §3.4
-    return True
-
-
-def _submitter(value: str) -> str:
-    """AUTH=: syntax checked, then not believed and not kept: we trust no client to name another (RFC 4954 §5)."""
-    if value != "<>" and not _XTEXT.fullmatch(value):
-        raise ValueError(value)
-    return value
-
-
-_MAIL_PARAMETERS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "SIZE": ("size", _size),
-    "BODY": ("body", _body),
-    "SMTPUTF8": ("smtputf8", _flag),
-    "AUTH": ("", _submitter),
-}
-_RCPT_PARAMETERS: dict[str, tuple[str, Callable[[str], Any]]] = {}

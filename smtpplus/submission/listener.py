@@ -24,6 +24,7 @@ from smtpplus.events import Events
 from smtpplus.mail.reasons import Refusal
 from smtpplus.submission.acceptance import Acceptance, Spool
 from smtpplus.submission.admission import SECURE, SENDER, Admission
+from smtpplus.submission.offer import Offer
 from smtpplus.submission.ports import ListenError, bind
 from smtpplus.submission.sasl import MECHANISMS
 from smtpplus.submission.session import Session
@@ -70,7 +71,8 @@ class SubmissionFactory(smtp.SMTPFactory):
         self._sessions = sessions
         self.greeting_reply = b"220 %s ESMTP smtpplus\r\n" % self.domain
         self.helo_reply = b"250 %s\r\n" % self.domain
-        self._ehlo = {(secure, login): self._extensions(secure, login) for secure in (False, True) for login in (False, True)}
+        self.offer = Offer(configuration, tls=self.tls is not None)
+        self._mechanisms = " ".join(MECHANISMS)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """A session for a client at `addr`."""
@@ -109,20 +111,8 @@ class SubmissionFactory(smtp.SMTPFactory):
 
     def ehlo_reply(self, session: Admission) -> bytes:
         """The answer to EHLO."""
-        reply, size = self._ehlo[session.startedTLS, session.may_log_in], self.limits.message_size
-        return reply if session.size_limit == size else reply.replace(b"SIZE %d\r" % size, b"SIZE %d\r" % session.size_limit)
-
-    def _extensions(self, secure: bool, login: bool) -> bytes:
-        """The answer to EHLO in one of its states: each extension only where it works."""
-        lines = [self.hostname, "PIPELINING", f"SIZE {self.limits.message_size}", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"]
-        if self.tls is not None and not secure:
-            lines.append("STARTTLS")
-        if login:
-            lines.append(f"AUTH {' '.join(MECHANISMS)}")
-        lines.append("HELP")
-        return b"".join(
-            b"250%s%s\r\n" % (b" " if number == len(lines) else b"-", line.encode("ascii")) for number, line in enumerate(lines, 1)
-        )
+        mechanisms = self._mechanisms if session.may_log_in else ""
+        return self.offer.ehlo(secure=session.startedTLS, mechanisms=mechanisms, size=session.size_limit, now=self.now)
 
 
 class SubmissionService(Service):

@@ -8,6 +8,7 @@ counted and dropped (RFC 5321 §4.5.3.1.10). A transaction that is aborted leave
 
 from __future__ import annotations
 
+import re
 from typing import Any, Callable
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -18,11 +19,13 @@ from smtpplus.mail import reasons
 from smtpplus.mail.envelope import CHUNK, Envelope, Recipient, queue_id
 from smtpplus.mail.header import HEADER_LIMIT, find_header_end
 from smtpplus.mail.reasons import Refusal
-from smtpplus.mail.transparency import Unstuffer
+from smtpplus.mail.transparency import Literal, Unstuffer
 from smtpplus.submission.acceptance import Acceptance, Authority, Completed, Intake
-from smtpplus.submission.command import MailParameters
+from smtpplus.submission.parameters import MailParameters
 
+LINE_LIMIT = 1_000  # octets with CRLF, RFC 5321 §4.5.3.1.6
 SPILL = 4 * CHUNK  # octets of a message that are held in memory
+_LONG_LINE = re.compile(rb"[^\n]{%d}" % LINE_LIMIT).search  # without its LF: one too many
 
 
 class Transaction:
@@ -37,12 +40,13 @@ class Transaction:
         "_held",
         "_intake",
         "_limit",
+        "_line",
         "_pieces",
         "_refusal",
         "_session",
         "_size",
+        "_source",
         "_trace",
-        "_unstuffer",
         "authority",
         "identity",
         "number",
@@ -73,7 +77,7 @@ class Transaction:
         self._limit = limit
         self._session = session
         self._client = client
-        self._unstuffer: Unstuffer | None = None
+        self._source: Unstuffer | Literal | None = None
         self._trace: Callable[[], bytes] = bytes
         self._completed: Completed | None = None
         self._refusal: Refusal | None = None
@@ -83,19 +87,20 @@ class Transaction:
         self._size = 0  # octets of content as the client sent it: what the limit is about, RFC 1870 §5
         self._growth = 0  # octets by which completing the header made it larger
         self._eight_bit = False
+        self._line = None if acceptance.long_lines else b""  # the unfinished line at the end of what came so far
 
-    def begin_data(self, trace: Callable[[], bytes]) -> None:
-        """Data follows. `trace` makes the Received field once the message is known to be whole enough to need one."""
-        self._unstuffer = Unstuffer()
+    def begin_data(self, source: Unstuffer | Literal, trace: Callable[[], bytes]) -> None:
+        """Data follows, as `source` reads it. `trace` makes the Received field once the message is whole enough to need one."""
+        self._source = source
         self._trace = trace
 
     def feed(self, data: bytes) -> Deferred[Any] | None:
         """Take octets as received. A Deferred asks to be fed no more before it fires; it never fails."""
-        unstuffer = self._unstuffer
-        assert unstuffer is not None, "feed before begin_data"
-        clear = unstuffer.feed(data)
+        source = self._source
+        assert source is not None, "feed before begin_data"
+        clear = source.feed(data)
         try:
-            return self._take(clear, unstuffer)
+            return self._take(clear, source)
         except Refusal as refusal:
             self._drop(refusal)
         except Exception:
@@ -103,15 +108,26 @@ class Transaction:
             self._drop(reasons.LOCAL_FAULT.refusal())
         return None
 
+    def finish(self) -> Deferred[Any] | None:
+        """The last chunk is here whole; what is returned is as of `feed`."""
+        assert isinstance(self._source, Literal), "only chunks end so"
+        self._source.finish()
+        return self.feed(b"")
+
     @property
     def finished(self) -> bool:
         """Whether the end of data was seen."""
-        return self._unstuffer is not None and self._unstuffer.finished
+        return self._source is not None and self._source.finished
 
     @property
     def rest(self) -> bytes:
         """What the client sent behind the end of data."""
-        return self._unstuffer.rest if self._unstuffer is not None else b""
+        return self._source.rest if self._source is not None else b""
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """What is wrong with the data so far."""
+        return self._refusal
 
     def end(self) -> Deferred[None]:
         """After `finished`: make the message durable. Raises the Refusal that was kept, or the Deferred fails with one."""
@@ -130,6 +146,12 @@ class Transaction:
             self._acceptance.now(),
             "8BITMIME" if self._eight_bit else parameters.body,
             parameters.smtputf8,
+            parameters.ret,
+            parameters.envid,
+            release_at=parameters.release_at,
+            deliver_by=parameters.deliver_by,
+            by_mode=parameters.by[1] if parameters.by else "",
+            require_tls=parameters.require_tls,
         )
         content = b"".join(self._pieces) if self._intake is None else self._intake
         self._intake, self._pieces = None, []  # theirs now
@@ -142,24 +164,26 @@ class Transaction:
         if intake is not None:
             intake.abort()
 
-    def _take(self, clear: bytes, unstuffer: Unstuffer) -> Deferred[Any] | None:
+    def _take(self, clear: bytes, source: Unstuffer | Literal) -> Deferred[Any] | None:
         """Add what became clear to the content; raise what is wrong with it."""
         if self._refusal is not None:
             return None
         self._size += len(clear)
         if self._size > self._limit:
             raise reasons.TOO_LARGE.refusal(limit=str(self._limit))
-        if unstuffer.bare:
+        if source.bare:
             raise reasons.BARE_LINE_END.refusal()
+        if self._line is not None:
+            self._line = _unfinished_line(self._line + clear)
         if not self._eight_bit and not clear.isascii():
             self._eight_bit = True  # also where the client did not say so: the next hop must know, RFC 6152 §3
         self._pieces.append(clear)
         self._held += len(clear)
-        if self._completed is None and not self._complete(len(clear), finished=unstuffer.finished):
+        if self._completed is None and not self._complete(len(clear), finished=source.finished):
             return None
         if self._intake is None:
-            return self._spill(unstuffer.finished) if self._held > SPILL else None
-        return self._spill(unstuffer.finished) if self._held >= CHUNK or unstuffer.finished else None
+            return self._spill(source.finished) if self._held > SPILL else None
+        return self._spill(source.finished) if self._held >= CHUNK or source.finished else None
 
     def _complete(self, fresh: int, *, finished: bool) -> bool:
         """Complete the header if it is whole; the last `fresh` octets were not searched before."""
@@ -175,10 +199,17 @@ class Transaction:
                 return False
             end = len(held)
         completed = self._acceptance.complete(
-            held[:end], identity=self.identity, trace=self._trace(), sender=self.sender, authority=self.authority
+            held[:end],
+            identity=self.identity,
+            trace=self._trace(),
+            sender=self.sender,
+            authority=self.authority,
+            parameters=self.parameters,
         )
         self._completed = completed
         pieces[:] = [completed.octets + held[end:]]
+        if self._eight_bit:  # the header may have had all of it, and have it no more
+            self._eight_bit = not pieces[0].isascii()
         self._growth = len(completed.octets) - end
         self._held += self._growth
         return True
@@ -211,3 +242,10 @@ class Transaction:
         """From now on only the end of data matters."""
         self._refusal = refusal
         self.abort()
+
+
+def _unfinished_line(octets: bytes) -> bytes:
+    """What follows the last line end of `octets`; Refusal if one of their lines is too long."""
+    if _LONG_LINE(octets):
+        raise reasons.LONG_LINE.refusal(limit=str(LINE_LIMIT))
+    return octets[octets.rfind(b"\n") + 1 :]
