@@ -25,6 +25,9 @@ class _Parameters(msgspec.Struct, frozen=True, omit_defaults=True):
     ret: str = ""
     envid: str = ""
     campaign: str = ""
+    deliver_by: float = 0.0
+    by_mode: str = ""
+    require_tls: bool = False
 
 
 class _RecipientParameters(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -48,9 +51,19 @@ Waiting = tuple[int, int, str, int, str, float, str, str]  # message id, number,
 
 def parameters(envelope: Envelope) -> str | None:
     """The column `parameters` of a message."""
-    if not (envelope.body or envelope.smtputf8 or envelope.ret or envelope.envid or envelope.campaign):
+    asked = envelope.body or envelope.smtputf8 or envelope.ret or envelope.envid or envelope.campaign
+    if not (asked or envelope.by_mode or envelope.require_tls):
         return None
-    given = _Parameters(envelope.body, envelope.smtputf8, envelope.ret, envelope.envid, envelope.campaign)
+    given = _Parameters(
+        envelope.body,
+        envelope.smtputf8,
+        envelope.ret,
+        envelope.envid,
+        envelope.campaign,
+        envelope.deliver_by,
+        envelope.by_mode,
+        envelope.require_tls,
+    )
     return msgspec.json.encode(given).decode()
 
 
@@ -113,6 +126,9 @@ def fetch(connection: sqlalchemy.Connection, numbers: list[int], room: int) -> l
             said.envid,
             lists.get(row.id, "default"),
             campaign=said.campaign,
+            deliver_by=said.deliver_by,
+            by_mode=said.by_mode,
+            require_tls=said.require_tls,
         )
         octets = row.octets if row.octets is not None and len(row.octets) <= room else None
         room -= len(octets) if octets is not None else 0
