@@ -9,6 +9,7 @@ last line without an end gets one, as in transmission.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from typing import Literal
 
@@ -18,28 +19,30 @@ from smtpplus.mail.address import AddressError, header_mailboxes, normalize_doma
 from smtpplus.mail.header import Header
 
 Algorithm = Literal["rsa", "ed25519"]
-SIGNED = (  # RFC 6376 §5.4.1, RFC 8058 §4
-    "from",
-    "sender",
-    "reply-to",
-    "subject",
-    "date",
-    "message-id",
-    "to",
-    "cc",
-    "mime-version",
-    "content-type",
-    "content-transfer-encoding",
-    "in-reply-to",
-    "references",
-    "list-id",
-    "list-help",
-    "list-post",
-    "list-owner",
-    "list-archive",
-    "list-subscribe",
-    "list-unsubscribe",
-    "list-unsubscribe-post",
+SIGNED = frozenset(
+    (  # RFC 6376 §5.4.1, RFC 8058 §4
+        "from",
+        "sender",
+        "reply-to",
+        "subject",
+        "date",
+        "message-id",
+        "to",
+        "cc",
+        "mime-version",
+        "content-type",
+        "content-transfer-encoding",
+        "in-reply-to",
+        "references",
+        "list-id",
+        "list-help",
+        "list-post",
+        "list-owner",
+        "list-archive",
+        "list-subscribe",
+        "list-unsubscribe",
+        "list-unsubscribe-post",
+    )
 )
 _ALGORITHM = {"rsa": "rsa-sha256", "ed25519": "ed25519-sha256"}
 _FOLD_AT = 72  # octets of a line of the field
@@ -124,30 +127,15 @@ def _reduced(data: bytes) -> bytes:
 class Covered(msgspec.Struct, frozen=True):
     """The part of the header that is signed: the names as tag h= has them, and the fields canonicalized."""
 
-    names: list[bytes]
+    names: tuple[str, ...]
     octets: bytes
 
 
 def cover(header: Header) -> Covered:
-    """What signatures of a message with this header cover (RFC 6376 §5.4.2: of equal fields the last one first)."""
-    found: dict[str, list[bytes]] = {}
-    for field in header.fields:
-        if field.name in _WANTED:
-            found.setdefault(field.name, []).append(field.raw)
-    names: list[bytes] = []
-    octets: list[bytes] = []
-    for name in SIGNED:
-        fields = found.get(name)
-        if fields:
-            label = name.encode()
-            names += [label] * len(fields)
-            octets += [_canonical(label, raw) for raw in reversed(fields)]
-        if name == "from":
-            names.append(b"from")
-    return Covered(names, b"".join(octets))
-
-
-_WANTED = frozenset(SIGNED)
+    """What signatures of a message with this header cover, from the last field to the first (RFC 6376 §5.4.2)."""
+    fields = [field for field in reversed(header.fields) if field.name in SIGNED]
+    names = [field.name for field in fields]
+    return Covered((*names, "from"), b"".join([_canonical(field.name.encode(), field.raw) for field in fields]))
 
 
 def _canonical(name: bytes, raw: bytes) -> bytes:
@@ -164,15 +152,20 @@ def outline(covered: Covered, body_hash: bytes, *, algorithm: Algorithm, domain:
         f"DKIM-Signature: v=1; a={_ALGORITHM[algorithm]}; c=relaxed/relaxed; t={int(at)};".encode(),
         f"d={domain}; s={selector};".encode(),
     ]
-    line = b"h="
-    for number, name in enumerate(covered.names, 1):
-        part = name + (b":" if number < len(covered.names) else b";")
-        if len(line) + len(part) > _FOLD_AT:
-            lines.append(line)
-            line = b""
-        line += part
-    lines += [line, b"bh=%s;" % base64.b64encode(body_hash), b"b="]
+    lines += [_named(covered.names), b"bh=%s;" % base64.b64encode(body_hash), b"b="]
     return b"\r\n ".join(lines)
+
+
+@functools.lru_cache(maxsize=1024)
+def _named(names: tuple[str, ...]) -> bytes:
+    """The tag h=, folded."""
+    lines = ["h="]
+    for number, name in enumerate(names, 1):
+        part = name + (":" if number < len(names) else ";")
+        if len(lines[-1]) + len(part) > _FOLD_AT:
+            lines.append("")
+        lines[-1] += part
+    return "\r\n ".join(lines).encode()
 
 
 def signing_input(covered: Covered, outlined: bytes) -> bytes:

@@ -135,7 +135,7 @@ def test_the_field_is_well_formed(algorithm: Algorithm) -> None:
     assert max(map(len, field.split(b"\r\n"))) <= 78
     text = b"".join(field.split())
     assert text.startswith(b"DKIM-Signature:v=1;a=" + algorithm.encode() + b"-sha256;c=relaxed/relaxed;t=1000000000;d=a.example;s=s;")
-    assert b";h=from:from:subject:date:message-id:to:cc:list-unsubscribe;bh=" in text
+    assert b";h=cc:date:message-id:list-unsubscribe:subject:to:from:from;bh=" in text
 
 
 def test_who_signs() -> None:
