@@ -33,8 +33,8 @@ from smtpplus.config.watch import Watch
 from smtpplus.delivery.attempt import Delivery
 from smtpplus.delivery.signing import Signer
 from smtpplus.events import Events
+from smtpplus.observation.assembly import Observation
 from smtpplus.observation.maillog import MailLog
-from smtpplus.observation.would_block import WouldBlock
 from smtpplus.operation.confirmation import confirmation
 from smtpplus.operation.http import HTTPListenError, HTTPServer, health
 from smtpplus.queue.assembly import assemble
@@ -125,8 +125,7 @@ class House:
         self._database = Database(url, reactor)
         self._directory = Directory(self._database, reactor)
         self._watch = Watch(path, reactor, self._changed)
-        self._would_block = WouldBlock(self._database, reactor)
-        events.subscribe(self._would_block)
+        self._observation = Observation(configuration, database=self._database, events=events, clock=reactor, now=time.time)
         self._threads = ThreadPool(0, THREADS, name="smtpplus-files")
         self._signer = Signer(self._database, reactor=reactor, threads=self._threads, now=time.time)
         self._delivery = Delivery(
@@ -167,6 +166,7 @@ class House:
         self._directory.start()
         self._signer.start()
         self._watch.start()
+        self._observation.start()
         self.queue.spool.purge().addErrback(self._broken, "what was half received cannot be removed")
         self.queue.start().addErrback(self._broken, "the queue cannot be read")
         self.queue.outbox.start()
@@ -184,7 +184,7 @@ class House:
         self._watch.stop()
         self._signer.stop()
         yield self._delivery.stop()
-        yield self._would_block.close()
+        yield self._observation.close()
         yield self._database.stop()
         self._directory.stop()
         self._threads.stop()
