@@ -47,6 +47,7 @@ class AuthenticationFailed(Event, frozen=True):
     user: str
     mechanism: str
     reason: str  # the true one, a code of mail.reasons; the client is not told
+    reference: str = ""  # see Refused
 
 
 class Accepted(Event, frozen=True):
@@ -62,6 +63,8 @@ class Accepted(Event, frozen=True):
     size: int
     message_id: str
     subject: str
+    list: str = "default"  # the user's
+    campaign: str = ""
 
 
 class Refused(Event, frozen=True):
@@ -74,6 +77,7 @@ class Refused(Event, frozen=True):
     recipient: str
     reason: str
     reply: str
+    reference: str = ""  # what the reply tells the client to ask for; like a queue ID
 
 
 class WouldRefuse(Event, frozen=True):
@@ -193,15 +197,21 @@ class Events:
     _log = Logger()
 
     def __init__(self) -> None:
-        self._observers: list[Observer] = []
+        self._observers: list[tuple[Observer, frozenset[type[Event]]]] = []
+        self._concerned: dict[type[Event], list[Observer]] = {}  # by kind, as of the last subscription
 
-    def subscribe(self, observer: Observer) -> None:
-        """Call `observer` with every later event."""
-        self._observers.append(observer)
+    def subscribe(self, observer: Observer, *kinds: type[Event]) -> None:
+        """Call `observer` with every later event, or with those of `kinds` alone."""
+        self._observers.append((observer, frozenset(kinds)))
+        self._concerned.clear()
 
     def state(self, event: Event) -> None:
-        """Tell every observer; an observer that raises is logged."""
-        for observer in self._observers:
+        """Tell every observer that it concerns; an observer that raises is logged."""
+        concerned = self._concerned.get(type(event))
+        if concerned is None:
+            concerned = [observer for observer, kinds in self._observers if not kinds or type(event) in kinds]
+            self._concerned[type(event)] = concerned
+        for observer in concerned:
             try:
                 observer(event)
             except Exception:

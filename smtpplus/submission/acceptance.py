@@ -163,6 +163,8 @@ class Acceptance:
                 envelope.size,
                 header.message_id,
                 header.subject,
+                envelope.list,
+                envelope.campaign,
             )
         )
 
@@ -188,14 +190,14 @@ def _attempt(call: Callable[..., Deferred[None]], *arguments: object) -> Deferre
         return fail(Failure())
 
 
-def _level(header: Header) -> int | None:
-    """What the header says of the message's priority."""
 def _several(header: Header) -> bool:
     """Whether From names more than one mailbox."""
     values = header.values("from")
     return len(values) == 1 and "," in values[0] and len(header_mailboxes(values[0])) > 1
 
 
+def _level(header: Header) -> int | None:
+    """What the header says of the message's priority."""
     said = {name: header.values(name) for name in priority.PRIORITY_FIELDS if header.has(name)}
     return priority.message_level(said) if said else None
 

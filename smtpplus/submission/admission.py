@@ -142,17 +142,25 @@ class Admission(Channel):
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer with a refusal, state it, count it."""
-        reply = refusal.reply
+        reply, reference = self._referred(refusal.reply)
         if not reply.text.isascii():  # UTF-8 in replies is for clients that asked for it, RFC 6531 §3.7.4; here none needs it
             reply = Reply(reply.code, reply.enhanced, reply.text.encode("ascii", "backslashreplace").decode("ascii"))
         self.reply(reply.wire())
         user = self.delivery.name if self.delivery is not None else ""
-        self._tell(Refused, self.name, self.client, user, self._origin.address, self._recipient, refusal.reason, str(refusal.reply))
+        said = str(refusal.reply)
+        self._tell(Refused, self.name, self.client, user, self._origin.address, self._recipient, refusal.reason, said, reference)
         self._recipient = ""
         if reply.code in _COUNTED:
             self._mistakes += 1
             if self._mistakes >= self.factory.limits.bad_commands:
                 self.bye(reasons.TOO_MANY_ERRORS.refusal())
+
+    def _referred(self, reply: Reply) -> tuple[Reply, str]:
+        """`reply` with a reference that `explain` takes, where mail is refused and not a way of speaking (RFC 3463 §3.6, X.5.X)."""
+        if reply.code == 421 or reply.enhanced[1:4] in (".5.", ""):
+            return reply, ""
+        reference = queue_id(self.factory.acceptance.new_id())
+        return Reply(reply.code, reply.enhanced, f"{reply.text} (ref {reference})"), reference
 
     # commands outside transactions
 
@@ -225,8 +233,9 @@ class Admission(Channel):
         reason = getattr(failure.value, "reason", reasons.LOGIN_FAILED.code)
         user = printable(login.username[:320].decode("utf-8", "replace"))
         port = self.transport.getHost().port if not self.lost else 0
-        self._tell(AuthenticationFailed, self.name, self.client, port, user, login.mechanism, reason)
-        self.reply(reasons.LOGIN_FAILED.reply().wire())
+        reply, reference = self._referred(reasons.LOGIN_FAILED.reply())
+        self._tell(AuthenticationFailed, self.name, self.client, port, user, login.mechanism, reason, reference)
+        self.reply(reply.wire())
         self._failed_logins += 1
         if self._failed_logins >= self.factory.limits.auth_failures_per_connection and not self.lost:
             self.bye(reasons.TOO_MANY_FAILED_LOGINS.refusal())

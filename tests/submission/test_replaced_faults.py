@@ -189,11 +189,13 @@ class ReplacedFaultTests(SessionCase):
             return replies
 
         replies = yield self.during(dialog)
-        self.assertEqual(len(set(replies[:3])), 1)
+        words, references = zip(*(reply.rstrip(")").split(" (ref ") for reply in replies[:3]), strict=True)
+        self.assertEqual((len(set(words)), len(set(references))), (1, 3))
         self.assertEqual([status(reply) for reply in replies], ["535 5.7.8"] * 3 + ["421 4.7.0"])
         failed = self.stated(AuthenticationFailed)
         self.assertEqual([event.reason for event in failed], ["wrong_password", "unknown_user", "wrong_password"])
         self.assertEqual([event.user for event in failed], ["app", "nobody", "app"])
+        self.assertEqual(tuple(event.reference for event in failed), references)
         self.assertEqual({(event.port, event.mechanism) for event in failed}, {(self.port, "PLAIN")})
 
     @inlineCallbacks

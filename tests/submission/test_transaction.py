@@ -178,7 +178,7 @@ class TransactionTests(SessionCase):
             return replies
 
         replies = yield self.during(dialog)
-        self.assertEqual(replies[0], "451 4.3.0 Local error in processing; try again later")
+        self.assertRegex(replies[0], r"^451 4\.3\.0 Local error in processing; try again later \(ref [0-9A-Z]{13}\)$")
         self.assertEqual(status(replies[1]), "250 2.0.0")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 

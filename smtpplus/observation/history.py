@@ -1,0 +1,255 @@
+"""The history: what became of each message, and what was refused, for `explain` and the statistics.
+
+An observer gathers for a quarter of a second and hands the rows to the writer as prepared statements, so that they ride in the
+group commits of the mail itself. A message whose whole life falls into one batch is one row; what happens later is one more row for
+each batch in which something happens. An attempt shorter than a second is told by its outcome alone. Rows older than `kept` are deleted in
+small steps, except those of messages that still wait.
+
+Invariant: history follows mail and never holds it up. A batch that cannot be written is tried once more and then dropped, which the
+log says; the last quarter of a second is lost with the process. A storm of refusals is bounded: beyond SEPARATE in a batch, equal ones
+share a row that counts them, and beyond DIFFERENT such rows they are counted in the log alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, delete, exists, select
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from smtpplus.events import Accepted, AuthenticationFailed, Bounced, Delivered, Event, Failed, Refused, Started
+from smtpplus.events import Deferred as Delayed
+from smtpplus.mail.envelope import parse_queue_id
+from smtpplus.observation import story
+from smtpplus.storage.database import Database
+from smtpplus.storage.schema import INSERT_HISTORY, INSERT_HISTORY_STEPS, INSERT_REFUSAL, history, history_steps, recipients, refusals
+from smtpplus.storage.statement import Row, Statement
+
+GATHER = 0.25  # seconds from an event to the writer
+SHORT = 1.0  # seconds: an attempt that takes longer is told when it starts, too
+AGAIN = 5.0  # seconds until a batch that failed is tried once more
+PRUNE = 60.0  # seconds between two looks for what is too old
+PAGE = 1_000  # rows deleted at once; a full page is followed by the next with the next batch
+SEPARATE = 250  # refusals of one batch with rows of their own
+DIFFERENT = 250  # rows of one batch for the others
+
+Steps = list[tuple[Statement, Row]]
+_encode = msgspec.json.Encoder().encode
+
+
+class History:
+    """Subscribe it to `History.kinds`; `start` it once the database is open, `close` it before the database is."""
+
+    _log = Logger()
+    kinds = (Accepted, Refused, AuthenticationFailed, *story.kinds())
+
+    def __init__(self, database: Database, clock: IReactorTime, *, kept: float, now: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
+        self._kept = kept
+        self._now = now
+        self._accepted: dict[str, Accepted] = {}
+        self._stories: dict[str, list[story.Chapter]] = {}
+        self._started: dict[tuple[str, str], Started] = {}  # attempts younger than SHORT, by message and destination
+        self._refusals: list[Row] = []
+        self._folded: dict[tuple[str, ...], list[Any]] = {}
+        self._uncounted = 0
+        self._number = 0
+        self._closed = False
+        self._timer: IDelayedCall | None = None
+        self._pruning: IDelayedCall | None = None
+        self._writing: set[Deferred[Any]] = set()
+        self._takes: dict[type[Event], Callable[[Any], None]] = {
+            **dict.fromkeys(story.kinds(), self._happened),
+            Accepted: self._begins,
+            Started: self._starts,
+            Delivered: self._ends,
+            Delayed: self._ends,
+            Failed: self._ends,
+            Bounced: self._bounces,
+            Refused: self._refused,
+            AuthenticationFailed: self._refused_login,
+        }
+
+    def start(self) -> None:
+        """Look for what is too old, from now on."""
+        self._pruning = self._clock.callLater(0, self._prune)
+
+    def close(self) -> Deferred[Any]:
+        """Write what is left; fires when it is in the database, or cannot be."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._pruning is not None:
+            self._pruning.cancel()
+        self._closed = True
+        self._flush()
+        return self._last()
+
+    def __call__(self, event: Event) -> None:
+        """Take one event."""
+        self._takes[type(event)](event)
+        if self._timer is None:
+            self._timer = self._clock.callLater(GATHER, self._flush)
+
+    # gathering
+
+    def _begins(self, event: Accepted) -> None:
+        self._accepted[event.id] = event
+
+    def _starts(self, event: Started) -> None:
+        self._started[event.id, event.destination] = event
+
+    def _ends(self, event: Any) -> None:
+        started = self._started.pop((event.id, event.destination), None)
+        if started is not None and event.at - started.at >= SHORT:
+            self._happened(started)
+        self._happened(event)
+
+    def _bounces(self, event: Bounced) -> None:
+        """The notification is a message of its own, and nobody stated its acceptance."""
+        self._happened(event)
+        subject = f"Delivery status notification ({event.kind}) for {event.id}"
+        self._accepted[event.dsn] = Accepted(event.at, event.dsn, "", "", "", "", (event.to,), 2, 0, "", subject, list="")
+
+    def _happened(self, event: Any) -> None:
+        gathered = self._stories.get(event.id)
+        if gathered is None:
+            self._stories[event.id] = [story.chapter(event)]
+        else:
+            gathered.append(story.chapter(event))
+
+    def _refused(self, event: Refused) -> None:
+        if event.reference:
+            self._refusal(event, event.sender, event.recipient, event.reply)
+
+    def _refused_login(self, event: AuthenticationFailed) -> None:
+        if event.reference:
+            self._refusal(event, "", "", f"{event.mechanism} on port {event.port}")
+
+    def _refusal(self, event: Any, sender: str, recipient: str, reply: str) -> None:
+        facts = (event.at, event.session, event.client, event.user, sender, recipient, event.reason, reply)
+        if len(self._refusals) < SEPARATE:
+            self._refusals.append((parse_queue_id(event.reference), *facts, 1))
+            return
+        key = (event.client.rpartition(":")[0], event.user, sender, event.reason)
+        folded = self._folded.get(key)
+        if folded is not None:
+            folded[-1] += 1
+        elif len(self._folded) < DIFFERENT:
+            self._folded[key] = [parse_queue_id(event.reference), *facts, 1]
+        else:
+            self._uncounted += 1
+
+    # writing
+
+    def _flush(self) -> None:
+        self._timer = None
+        self._keep_long_attempts()
+        steps: Steps = []
+        stories, self._stories = self._stories, {}
+        for name, event in self._accepted.items():
+            steps.append((INSERT_HISTORY, _row(event, stories.pop(name, ()))))
+        self._accepted.clear()
+        if stories:
+            self._number = max(self._number + 1, int(self._now() * 1_000_000))
+            for name, chapters in stories.items():
+                steps.append((INSERT_HISTORY_STEPS, (parse_queue_id(name), self._number, story.encode(chapters))))
+        steps += [(INSERT_REFUSAL, row) for row in self._refusals]
+        steps += [(INSERT_REFUSAL, tuple(row)) for row in self._folded.values()]
+        self._refusals.clear()
+        self._folded.clear()
+        if self._uncounted:
+            self._log.warn("{count} refusals are not in the history: there were too many different ones", count=self._uncounted)
+            self._uncounted = 0
+        if steps:
+            self._write(steps, again=True)
+
+    def _keep_long_attempts(self) -> None:
+        """What started more than SHORT ago goes into the story; what started later is looked at again with the next batch."""
+        if not self._started:
+            return
+        before = self._now() - SHORT
+        for key, event in list(self._started.items()):
+            if self._closed or event.at <= before:
+                del self._started[key]
+                self._happened(event)
+        if self._started:
+            self._timer = self._clock.callLater(GATHER, self._flush)
+
+    def _write(self, steps: Steps, *, again: bool) -> None:
+        writing = self._database.run(steps)
+        self._writing.add(writing)
+        writing.addBoth(self._written, writing, steps, again)
+
+    def _written(self, result: Any, writing: Deferred[Any], steps: Steps, again: bool) -> None:
+        self._writing.discard(writing)
+        if not isinstance(result, Failure):
+            return
+        if again and not self._closed:
+            self._clock.callLater(AGAIN, self._write, steps, again=False)
+        else:
+            self._log.failure("{count} rows of history could not be written and are lost", result, count=len(steps))
+
+    def _last(self) -> Deferred[Any]:
+        """Fires when nothing is being written."""
+        if not self._writing:
+            return succeed(None)
+        waiting: Deferred[Any] = Deferred()
+        next(iter(self._writing)).addBoth(lambda _: self._last().chainDeferred(waiting))
+        return waiting
+
+    # forgetting
+
+    def _prune(self) -> None:
+        self._pruning = None
+        work = partial(prune, before=self._now() - self._kept)
+        self._database.write(work).addCallbacks(self._pruned, self._not_pruned)
+
+    def _pruned(self, more: bool) -> None:
+        if not self._closed:
+            self._pruning = self._clock.callLater(GATHER if more else PRUNE, self._prune)
+
+    def _not_pruned(self, failure: Failure) -> None:
+        self._log.failure("old history cannot be deleted; it is tried again", failure)
+        self._pruned(False)
+
+
+def prune(connection: Connection, before: float) -> bool:
+    """Delete up to a page of what is older than `before`, seconds since the epoch, and does not wait. Whether there may be more."""
+    limit = int(before * 1000) << 20
+    full = False
+    for table, key in ((history, history.c.id), (history_steps, history_steps.c.message_id)):
+        waits = exists().where(recipients.c.message_id == key)
+        old = connection.scalars(select(key).where(key < limit, ~waits).order_by(key).limit(PAGE)).all()
+        if old:
+            connection.execute(delete(table).where(key.in_(set(old))))
+        full |= len(old) == PAGE
+    old = connection.scalars(select(refusals.c.id).where(refusals.c.id < limit).order_by(refusals.c.id).limit(PAGE)).all()
+    if old:
+        connection.execute(delete(refusals).where(refusals.c.id.in_(old)))
+    return full or len(old) == PAGE
+
+
+def _row(event: Accepted, chapters: Any) -> Row:
+    return (
+        parse_queue_id(event.id),
+        event.at,
+        event.user,
+        event.list,
+        event.sender,
+        _encode(event.recipients).decode("utf-8"),
+        event.level,
+        event.size,
+        event.session,
+        event.client,
+        event.message_id,
+        event.subject,
+        event.campaign,
+        story.encode(chapters) if chapters else "",
+    )

@@ -1,0 +1,192 @@
+"""The history on a real database with its real writer: few rows, nothing lost, bounded."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import inlineCallbacks
+from twisted.internet.task import Clock
+from twisted.trial.unittest import TestCase
+
+from smtpplus import events
+from smtpplus.events import Accepted, AuthenticationFailed, Bounced, Deferred, Delivered, Event, Paused, Refused, Started
+from smtpplus.mail.envelope import parse_queue_id, queue_id
+from smtpplus.observation import story
+from smtpplus.observation.history import DIFFERENT, GATHER, PAGE, SEPARATE, History
+from smtpplus.storage.database import Database
+from smtpplus.storage.engine import migrate
+
+NOW = 1_800_000_000.0
+DAY = 86_400.0
+
+
+def name(number: int, at: float = NOW) -> str:
+    return queue_id((int(at * 1000) << 20) + number)
+
+
+def accepted(number: int, at: float = NOW, **more: Any) -> Accepted:
+    return Accepted(at, name(number, at), "s", "192.0.2.1:5", "app", "x@a.com", ("y@b.com",), 3, 4096, "<1@a.com>", "Hello", **more)
+
+
+def delivered(number: int, at: float = NOW) -> Delivered:
+    return Delivered(at, name(number), "y@b.com", "b.com", "mx.b.com[192.0.2.2]:25", "250 2.0.0 ok", 1, 0.1)
+
+
+def started(number: int, at: float = NOW) -> Started:
+    return Started(at, name(number), "b.com", ("y@b.com",), 1, 3)
+
+
+def refused(number: int, sender: str = "x@b.com", client: str = "192.0.2.1:5") -> Refused:
+    return Refused(NOW, "s", client, "app", sender, "", "domain_not_authorized", "550 5.7.1 no", name(number))
+
+
+class HistoryTests(TestCase):
+    """An observer on a database."""
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp()) / "smtpplus.sqlite"
+        url = f"sqlite:///{self.path}"
+        migrate(url)
+        self.database = Database(url, reactor)
+        self.database.start()
+        self.clock = Clock()
+        self.now = NOW
+        self.history = History(self.database, self.clock, kept=7 * DAY, now=lambda: self.now)
+
+    def tearDown(self) -> Any:
+        return self.database.stop()
+
+    def rows(self, query: str) -> list[Any]:
+        connection = sqlite3.connect(self.path)
+        try:
+            return connection.execute(query).fetchall()
+        finally:
+            connection.close()
+
+    @inlineCallbacks
+    def write(self, *stated: Event) -> Any:
+        """State events, let a batch pass, and wait for the writer."""
+        for event in stated:
+            self.history(event)
+        self.now += GATHER
+        self.clock.advance(GATHER)
+        yield self.database.write(lambda _: None)  # the writer takes work in order
+
+    @inlineCallbacks
+    def test_a_life_within_a_batch_is_one_row(self) -> Any:
+        """Cost: a thousand messages accepted, started and delivered at once are a thousand rows in one unit of work, and no more."""
+        stated: list[Event] = []
+        for number in range(1000):
+            stated += [accepted(number, list="news", campaign="spring"), started(number), delivered(number)]
+        yield self.write(*stated)
+        self.assertEqual(self.database.writer.committed, 2)  # it, and the one of `write`
+        self.assertEqual(self.rows("SELECT count(*) FROM history_steps"), [(0,)])
+        found = self.rows('SELECT "user", list, sender, recipients, level, size, subject, campaign, story FROM history ORDER BY id')
+        self.assertEqual(len(found), 1000)
+        self.assertEqual(found[7][:8], ("app", "news", "x@a.com", '["y@b.com"]', 3, 4096, "Hello", "spring"))
+        self.assertEqual(story.decode(name(7), [found[7][8]]), [delivered(7)])
+
+    @inlineCallbacks
+    def test_what_happens_later_is_one_row_per_batch(self) -> Any:
+        """B6, D3: pauses, deferrals and the rest are kept in their order; an attempt of more than a second is told when it starts."""
+        later = [
+            Paused(NOW + 1.5, name(1), "b.com", "URGENT"),
+            Deferred(NOW + 2, name(1), "y@b.com", "b.com", "", "451 4.4.1 no", "x", 1, NOW + 60),
+        ]
+        yield self.write(accepted(1), started(1))
+        self.assertEqual(self.rows("SELECT count(*), max(story) FROM history"), [(1, "")])
+        self.now = NOW + 1
+        yield self.write()
+        yield self.write(*later)
+        told = [row[0] for row in self.rows("SELECT story FROM history_steps ORDER BY number")]
+        self.assertEqual(len(told), 2)
+        self.assertEqual(story.decode(name(1), told), [started(1), *later])
+
+    @inlineCallbacks
+    def test_a_notification_has_a_row_of_its_own(self) -> Any:
+        """A bounce is found under its own id too, and names the message that it is about."""
+        yield self.write(Bounced(NOW, name(1), name(2), "x@a.com", "failed"))
+        self.assertEqual(
+            self.rows("SELECT id, recipients, subject FROM history"),
+            [(parse_queue_id(name(2)), '["x@a.com"]', f"Delivery status notification (failed) for {name(1)}")],
+        )
+
+    @inlineCallbacks
+    def test_refusals_are_kept_under_their_reference(self) -> Any:
+        """D3: a refusal and a failed login with its true reason are found by the reference in the reply; one without is not kept."""
+        login = AuthenticationFailed(NOW, "s", "192.0.2.1:5", 587, "app", "PLAIN", "wrong_password", name(2))
+        yield self.write(refused(1), login, Refused(NOW, "s", "c", "", "", "", "syntax", "500 5.5.2 no"))
+        self.assertEqual(
+            self.rows('SELECT id, "user", sender, reason, reply, count FROM refusals ORDER BY id'),
+            [
+                (parse_queue_id(name(1)), "app", "x@b.com", "domain_not_authorized", "550 5.7.1 no", 1),
+                (parse_queue_id(name(2)), "app", "", "wrong_password", "PLAIN on port 587", 1),
+            ],
+        )
+
+    @inlineCallbacks
+    def test_a_storm_is_bounded_and_counted(self) -> Any:
+        """Ten thousand equal refusals in a batch are some rows whose counts add up; what is too different, the log counts."""
+        yield self.write(*(refused(number, client=f"192.0.2.1:{number}") for number in range(10_000)))
+        self.assertEqual(self.rows("SELECT count(*), sum(count) FROM refusals"), [(SEPARATE + 1, 10_000)])
+        yield self.write(*(refused(20_000 + number, f"{number}@b.com") for number in range(5_000)))
+        self.assertEqual(self.rows("SELECT count(*) FROM refusals"), [(2 * SEPARATE + DIFFERENT + 1,)])
+
+    @inlineCallbacks
+    def test_old_rows_go_in_small_steps(self) -> Any:
+        """What is older than `history` is deleted a page at a time, except what still waits; mail goes on between two pages."""
+        past = NOW - 8 * DAY
+        yield self.write(
+            *(accepted(number, past) for number in range(PAGE + 10)), accepted(1), Paused(past, name(3, past), "b.com", "rule")
+        )
+        waiting = parse_queue_id(name(5, past))
+        yield self.database.write(
+            lambda connection: connection.exec_driver_sql(
+                f"INSERT INTO recipients (message_id, number, address, level, user, attempts, due) VALUES ({waiting}, 0, 'y', 3, '', 0, 0)"
+            )
+        )
+        self.history.start()
+        for expected in (11, 2):
+            self.clock.advance(GATHER)
+            for _ in range(3):
+                yield self.database.write(lambda _: None)
+            self.assertEqual(self.rows("SELECT count(*) FROM history"), [(expected,)])
+        self.assertEqual(self.rows("SELECT id FROM history ORDER BY id")[0], (waiting,))
+        self.assertEqual(self.rows("SELECT count(*) FROM history_steps"), [(0,)])
+        yield self.history.close()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    @inlineCallbacks
+    def test_a_fault_of_the_database_is_tried_once_more(self) -> Any:
+        """A batch that could not be written is there after the next try."""
+        yield self.database.write(lambda connection: connection.exec_driver_sql("ALTER TABLE history RENAME TO elsewhere"))
+        yield self.write(accepted(1))
+        self.assertIn("no such table", str(self.flushLoggedErrors()))
+        yield self.database.write(lambda connection: connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO history"))
+        self.clock.advance(5)
+        yield self.database.write(lambda _: None)
+        self.assertEqual(self.rows("SELECT count(*) FROM history"), [(1,)])
+
+    @inlineCallbacks
+    def test_close_writes_what_is_left(self) -> Any:
+        """What happened until the daemon stops is in the database when `close` fires; no timer is left."""
+        self.history.start()
+        self.history(accepted(1))
+        self.history(started(1))
+        yield self.history.close()
+        self.assertEqual(self.rows("SELECT count(*) FROM history"), [(1,)])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+def test_every_event_of_a_message_survives_the_short_form() -> None:
+    """A story gives back what was stated, for each class of event that is about a message; damaged stories are left out."""
+    samples = {"float": 1.5, "int": 2, "str": "x", "tuple[str, ...]": ("a", "b"), "bool": True}
+    for kind in story.kinds():
+        fields: dict[str, Any] = {field: samples[kind.__annotations__.get(field, "float")] for field in kind.__struct_fields__}
+        event = kind(**fields)
+        assert story.decode("x", [story.encode([story.chapter(event)])]) == [event]
+    assert story.decode("x", ['[["Gone",1.0]]', "[[]]", "{", '[["Paused","when"]]', ""]) == []
+    assert events.Accepted not in story.kinds()
