@@ -1,7 +1,7 @@
 """A Postfix instance of its own, in a directory of its own, with default settings but for addresses, paths and the next hop.
 
 It needs root, as Postfix's master does. The system's own Postfix, its queue and /etc/postfix are not touched. For logins it has TLS with a
-P-256 certificate as ours is, and Cyrus SASL with one user in a database of its own: the cheapest of its ways to check a password.
+P-256 certificate as ours is, and Cyrus SASL with one user in a database of its own (Dovecot was no faster).
 """
 
 from __future__ import annotations
