@@ -23,6 +23,9 @@ NOBODY = "nobody"  # alerts to no address, where the list or the server has some
 
 def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     """`settings` with some values set, or unset where the value is None. FieldError if one is not what it must be."""
+    unknown = changes.keys() - set(NAMES)
+    if unknown:
+        raise FieldError(f'there is no setting "{min(unknown)}"; there are {", ".join(NAMES)}')
     values = {name: getattr(settings, name) for name in NAMES} | dict(changes)
     try:
         return msgspec.convert({name: value for name, value in values.items() if value is not None}, Settings)

@@ -22,8 +22,11 @@ Count = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 Octets = Annotated[int, Meta(ge=1, le=999_999_999_999_999)]
 
 
-class Settings(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What one of server, list and user sets; None: nothing said here. A count of 0 is no limit."""
+class Settings(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one of server, list and user sets; None: nothing said here. A count of 0 is no limit.
+
+    One that a newer release has written, and we do not know, is passed over when it is read.
+    """
 
     unauthorized: Mode | None = None  # what happens to mail of a sender that is not authorized (A19, A20)
     require_verified: bool | None = None  # A9

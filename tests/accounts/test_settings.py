@@ -77,6 +77,11 @@ def test_kept_as_it_is(given_: Settings) -> None:
     assert "null" not in text
 
 
+def test_settings_of_a_newer_release() -> None:
+    """C14: a setting that another release of the daemon has written, and this one does not know, does not keep users out."""
+    assert decode('{"priority":2,"colour":"red"}') == Settings(priority=2)
+
+
 @given(settings)
 def test_written_and_read(given_: Settings) -> None:
     """A12: the text that `write` makes of a value is read as this value."""
