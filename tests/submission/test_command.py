@@ -8,7 +8,8 @@ import pytest
 
 from smtpplus.mail.envelope import Recipient
 from smtpplus.mail.reasons import Refusal
-from smtpplus.submission.command import MailParameters, no_argument, parse_hello, parse_mail, parse_rcpt, split
+from smtpplus.submission.command import no_argument, parse_bdat, parse_hello, parse_mail, parse_rcpt, split
+from smtpplus.submission.parameters import MailParameters
 
 
 def test_a_verb_is_read_in_any_case() -> None:
@@ -110,6 +111,23 @@ def test_a_greeting_names_the_client(argument: bytes) -> None:
 def test_a_greeting_that_no_name_is_stays_harmless() -> None:
     """What the client calls itself goes into a Received field: octets outside ASCII are escaped there."""
     assert parse_hello(b"caf\xc3\xa9 ") == "caf\\xc3\\xa9"
+
+
+@pytest.mark.parametrize(
+    ("argument", "size", "last"), [(b"0", 0, False), (b"12 LAST", 12, True), (b" 5  last ", 5, True), (b"9" * 20, 10**20 - 1, False)]
+)
+def test_bdat_is_read(argument: bytes, size: int, last: bool) -> None:
+    """RFC 3030 §2: a number of octets, and LAST in any case."""
+    chunk = parse_bdat(argument)
+    assert (chunk.size, chunk.last, chunk.left, chunk.refusal) == (size, last, size, None)
+
+
+@pytest.mark.parametrize("argument", [b"", b"LAST", b"-1", b"+1", b"1 2", b"1LAST", b"1 LAST now", b"0x10", "\u0661".encode(), b"9" * 21])
+def test_bdat_is_refused(argument: bytes) -> None:
+    """RFC 3030 §2: what is no number of octets is 501."""
+    with pytest.raises(Refusal) as refused:
+        parse_bdat(argument)
+    assert (refused.value.reply.code, refused.value.reply.enhanced) == (501, "5.5.4")
 
 
 def test_commands_without_argument_take_none() -> None:
