@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from smtpplus.config import Configuration
 from smtpplus.events import Accepted, Events
 from smtpplus.mail import priority, reasons
-from smtpplus.mail.address import header_mailboxes
+from smtpplus.mail.address import AddressError, header_mailboxes
 from smtpplus.mail.envelope import Envelope
 from smtpplus.mail.header import Header, decoded
 from smtpplus.submission.parameters import NONE, MailParameters
@@ -191,9 +191,14 @@ def _attempt(call: Callable[..., Deferred[None]], *arguments: object) -> Deferre
 
 
 def _several(header: Header) -> bool:
-    """Whether From names more than one mailbox."""
+    """Whether From names more than one mailbox; what cannot be read, and was let through all the same, does not."""
     values = header.values("from")
-    return len(values) == 1 and "," in values[0] and len(header_mailboxes(values[0])) > 1
+    if len(values) != 1 or "," not in values[0]:
+        return False
+    try:
+        return len(header_mailboxes(values[0])) > 1
+    except AddressError:
+        return False
 
 
 def _level(header: Header) -> int | None:

@@ -8,10 +8,11 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from smtpplus.config import Configuration, Priority
+from smtpplus.config import Configuration, Priority, Submission
 from smtpplus.events import Events
 from smtpplus.mail.header import Header
 from smtpplus.submission.acceptance import Acceptance, Completed, received_field
+from smtpplus.submission.parameters import NONE, MailParameters
 from tests.submission.rig import MemorySpool
 
 FROM = b"From: app@a.com\r\n"
@@ -34,17 +35,30 @@ class Anybody:
 class HeaderTests(SynchronousTestCase):
     """`complete` on header octets."""
 
-    def completed(self, header: bytes, level: int = 3, **switches: Any) -> Completed:
+    def completed(
+        self,
+        header: bytes,
+        level: int = 3,
+        *,
+        sender: str = "app@a.com",
+        parameters: MailParameters = NONE,
+        fix_headers: bool = True,
+        **switches: Any,
+    ) -> Completed:
         clock = Clock()
         clock.advance(1_800_000_000)
         acceptance = Acceptance(
-            configuration=Configuration(hostname="mail.example.com", priority=Priority(**switches)),
+            configuration=Configuration(
+                hostname="mail.example.com", priority=Priority(**switches), submission=Submission(fix_headers=fix_headers)
+            ),
             events=Events(),
             spool=MemorySpool(),
             new_id=iter(range(9)).__next__,
             clock=clock,
         )
-        return acceptance.complete(header + b"\r\n", identity="0000000000001", trace=TRACE, sender="app@a.com", authority=Anybody(level))
+        return acceptance.complete(
+            header + b"\r\n", identity="0000000000001", trace=TRACE, sender=sender, authority=Anybody(level), parameters=parameters
+        )
 
     def test_a_whole_header_stays_as_it_is_behind_received(self) -> None:
         """C1, B9: everything is byte-exact: folding, odd case, blanks, words encoded by hand; the trace field goes on top."""
@@ -87,6 +101,42 @@ class HeaderTests(SynchronousTestCase):
         header = COMPLETE + b"X-Priority: 1\r\n"
         completed = self.completed(header, 4, display=False)
         self.assertEqual((completed.octets, completed.level), (TRACE + header + b"\r\n", 1))
+
+    def test_the_parameter_wins_over_the_header(self) -> None:
+        """RFC 6710: what MT-PRIORITY says counts before any field, also where it asks for less."""
+        for asked, level in ((9, 1), (3, 2), (0, 3), (-1, 4), (-9, 5)):
+            header = COMPLETE + b"X-Priority: %d\r\n" % (6 - level)
+            self.assertEqual(self.completed(header, 5, parameters=MailParameters(priority=asked)).level, level)
+
+    def test_several_authors_get_a_sender(self) -> None:
+        """RFC 6409 §8.1, RFC 5322 §3.6.2: where From has more than one mailbox and nobody is named as sender, the envelope's is."""
+        several = b"From: A <a@a.com>,\r\n B <b@a.com>\r\n" + COMPLETE[len(FROM) :]
+        self.assertEqual(Header.parse(self.completed(several).octets).values("sender"), ["<app@a.com>"])
+        for header, sender in (
+            (several + b"Sender: b@a.com\r\n", "app@a.com"),
+            (several, ""),
+            (b'From: "Doe, Jane" <a@a.com>\r\n' + COMPLETE[len(FROM) :], "app@a.com"),
+            (b"From: A <a@a.com>, \r\n" + COMPLETE[len(FROM) :], "app@a.com"),
+            (b"From: <a@a.com, <<b@a.com>\r\n" + COMPLETE[len(FROM) :], "app@a.com"),
+        ):
+            self.assertEqual(self.completed(header, sender=sender).octets, TRACE + header + b"\r\n")
+
+    def test_raw_eight_bit_text_becomes_encoded_words(self) -> None:
+        """B9: without SMTPUTF8 a raw subject and raw display names are encoded by RFC 2047; what is ASCII stays as it is."""
+        odd = b"SUBJECT:  =?utf-8?Q?I love you =E2=99=A5?=\r\nX-Odd:a\r\n\tb \r\n"
+        raw = "From: Jörg <app@a.com>\r\n".encode() + COMPLETE[len(FROM) :] + odd + "Comments: größer\r\n".encode()
+        completed = self.completed(raw)
+        self.assertTrue(completed.octets.isascii())
+        self.assertIn(odd, completed.octets)
+        found = message_from_bytes(completed.octets, policy=policy.default)
+        self.assertEqual((found["from"].addresses[0].display_name, str(found["comments"])), ("Jörg", "größer"))
+
+    def test_raw_eight_bit_text_stays_where_it_may(self) -> None:
+        """RFC 6532: with SMTPUTF8 raw text is right as it is; with `fix_headers = false` nothing is touched."""
+        raw = COMPLETE + "Subject: größer\r\n".encode()
+        for completed in (self.completed(raw, parameters=MailParameters(smtputf8=True)), self.completed(raw, fix_headers=False)):
+            self.assertEqual(completed.octets, TRACE + raw + b"\r\n")
+            self.assertEqual(completed.subject, "größer")
 
     def test_what_is_told_of_a_message_is_printable(self) -> None:
         """Subject and Message-ID go into events: no control character of the client's does."""

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import deferLater
 
-from smtpplus.config import Limits
+from smtpplus.config import Limits, Submission
 from smtpplus.events import Accepted, Disconnected, Refused
 from smtpplus.mail.envelope import CHUNK
 from smtpplus.submission.transaction import SPILL
@@ -118,6 +118,61 @@ class TransactionTests(SessionCase):
         self.serve()
         yield self.submitted(MESSAGE, MESSAGE + "grüße\r\n".encode())
         self.assertEqual([kept.envelope.body for kept in self.spool.kept], ["", "8BITMIME"])
+
+    @inlineCallbacks
+    def test_eight_bit_text_that_was_encoded_is_eight_bit_no_more(self) -> Any:
+        """RFC 6152 §3: where only the header was 8-bit, and is encoded now, any next hop can take the message."""
+        self.serve()
+        yield self.submitted("Subject: grüße\r\n".encode() + MESSAGE, "Subject: grüße\r\n".encode() + MESSAGE + b"\xff\r\n")
+        self.assertEqual([kept.envelope.body for kept in self.spool.kept], ["", "8BITMIME"])
+        self.assertTrue(self.spool.kept[0].content.isascii())
+
+    @inlineCallbacks
+    def test_octets_that_are_no_text_pass_in_the_body(self) -> Any:
+        """RFC 5321 §4.1.1.4: NUL and control characters are discouraged in a body, not forbidden: they pass, as through Postfix."""
+        self.serve()
+        odd = MESSAGE + bytes(octet for octet in range(256) if octet not in b"\r\n") + b"\r\n"
+        codes = yield self.submitted(odd)
+        self.assertEqual(codes, ["250 2.0.0"] * 2)
+        self.assertEqual(self.spool.kept[0].content.partition(b"\r\n\r\n")[2], odd.partition(b"\r\n\r\n")[2])
+
+    @inlineCallbacks
+    def test_long_lines_are_accepted_or_refused(self) -> Any:
+        """RFC 5321 §4.5.3.1.6: 1,000 octets with CRLF are a line; longer ones pass, or with `long_lines = "refuse"` get 550 5.6.0."""
+        fits, long = [MESSAGE + b"x" * length + b"\r\nend\r\n" for length in (998, 999)]
+        stuffed = MESSAGE + b"." + b"." + b"x" * 997 + b"\r\n"  # the added dot does not count
+        self.serve()
+        codes = yield self.submitted(fits, long, MESSAGE + b"x" * 500_000 + b"\r\n")
+        self.assertEqual(codes, ["250 2.0.0"] * 4)
+        yield self.tearDown()
+        self.setUp()
+        self.serve(submission=Submission(long_lines="refuse"))
+        codes = yield self.submitted(
+            fits, long, stuffed, MESSAGE + b"x" * 500_000 + b"\r\n", LARGE, b"X-Long: " + b"x" * 991 + b"\r\n" + MESSAGE
+        )
+        self.assertEqual(codes, ["250 2.0.0", "550 5.6.0", "250 2.0.0", "550 5.6.0", "250 2.0.0", "550 5.6.0", "250 2.0.0"])
+        self.assertEqual({event.reason for event in self.stated(Refused)}, {"long_line"})
+
+    @inlineCallbacks
+    def test_long_lines_are_seen_however_they_are_cut(self) -> Any:
+        """A line that comes octet by octet is as long as one that comes whole."""
+        self.serve(submission=Submission(long_lines="refuse"))
+
+        def dialog() -> list[str]:
+            client = self.logged_in()
+            codes = []
+            for length in (998, 999):
+                begin(client)
+                client.send(MESSAGE)
+                for _ in range(length):
+                    client.send(b"x")
+                client.send(b"\r\n.\r\n")
+                codes.append(status(client.reply()))
+            client.close()
+            return codes
+
+        codes = yield self.during(dialog)
+        self.assertEqual(codes, ["250 2.0.0", "550 5.6.0"])
 
     @inlineCallbacks
     def test_a_client_that_goes_in_data_leaves_nothing(self) -> Any:
