@@ -122,6 +122,7 @@ class Delivered(Event, frozen=True):
     reply: str
     attempt: int
     waited: float  # seconds since acceptance
+    level: int = 3
 
 
 class Deferred(Event, frozen=True):
@@ -133,6 +134,7 @@ class Deferred(Event, frozen=True):
     reason: str
     attempt: int
     next_attempt: float
+    level: int = 3
 
 
 class Failed(Event, frozen=True):
@@ -145,6 +147,7 @@ class Failed(Event, frozen=True):
     reply: str
     reason: str
     attempt: int
+    level: int = 3
 
 
 class Bounced(Event, frozen=True):

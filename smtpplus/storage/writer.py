@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,6 +58,7 @@ class Writer:
         self._closed = False
         self.commits = 0  # group commits so far
         self.committed = 0  # units in them
+        self.seconds = 0.0  # that they took
 
     def start(self) -> None:
         """Open the connection and start the thread."""
@@ -114,6 +116,7 @@ class Writer:
         self._reactor.callFromThread(self._ended.callback, None)
 
     def _write(self, batch: list[Unit]) -> list[tuple[Unit, Failure | None]]:
+        begun = time.monotonic()
         try:
             self._commit(batch)
         except Exception as fault:
@@ -124,6 +127,7 @@ class Writer:
             return [pair for unit in batch for pair in self._write([unit])]
         self.commits += 1
         self.committed += len(batch)
+        self.seconds += time.monotonic() - begun
         return [(unit, None) for unit in batch]
 
     def _commit(self, batch: list[Unit]) -> None:
