@@ -128,7 +128,8 @@ class Settlement:
         for _, disposition in done:
             address, waited = disposition.recipient.address, now - envelope.received_at
             name, reply = entry.message.name, str(disposition.reply)
-            self._events.state(Delivered(now, name, address, entry.destination, disposition.peer, reply, entry.attempts, waited))
+            facts = (now, name, address, entry.destination, disposition.peer, reply, entry.attempts, waited, entry.level)
+            self._events.state(Delivered(*facts))
         asked = [disposition for _, disposition in done if wanted("delivered", envelope.sender, disposition.recipient)]
         if asked:
             notices.append(Notice("delivered", asked))
@@ -138,7 +139,8 @@ class Settlement:
         told: list[Disposition] = []
         for _, disposition in failed:
             address, reply = disposition.recipient.address, str(disposition.reply)
-            self._events.state(Failed(now, name, address, entry.destination, disposition.peer, reply, disposition.reason, entry.attempts))
+            facts = (now, name, address, entry.destination, disposition.peer, reply, disposition.reason, entry.attempts, entry.level)
+            self._events.state(Failed(*facts))
             if wanted("failed", envelope.sender, disposition.recipient):
                 told.append(disposition)
             else:
@@ -169,6 +171,7 @@ class Settlement:
                     disposition.reason,
                     entry.attempts,
                     due,
+                    entry.level,
                 )
             )
         if warned:
