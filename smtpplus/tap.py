@@ -36,7 +36,8 @@ from smtpplus.events import Events
 from smtpplus.observation.assembly import Observation
 from smtpplus.observation.maillog import MailLog
 from smtpplus.operation.confirmation import confirmation
-from smtpplus.operation.http import HTTPListenError, HTTPServer, health
+from smtpplus.operation.http import HTTPListenError, HTTPServer, Page, health
+from smtpplus.operation.measures import Readiness, metrics
 from smtpplus.queue.assembly import assemble
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
@@ -146,7 +147,9 @@ class House:
             process=os.getpid(),
             events=events,
         )
-        self.http = _http_server(configuration, self._database, events)
+        self._readiness = Readiness()
+        measured = {"metrics": metrics(self._observation.measures), "readyz": self._readiness.page()}
+        self.http = _http_server(configuration, self._database, events, measured)
         self.submission = SubmissionService(
             Dependencies(
                 configuration=configuration,
@@ -168,7 +171,7 @@ class House:
         self._watch.start()
         self._observation.start()
         self.queue.spool.purge().addErrback(self._broken, "what was half received cannot be removed")
-        self.queue.start().addErrback(self._broken, "the queue cannot be read")
+        self.queue.start().addCallbacks(self._ready, self._broken, errbackArgs=("the queue cannot be read",))
         self.queue.outbox.start()
         self.submission.startService()
         gc.collect()
@@ -177,6 +180,7 @@ class House:
     @inlineCallbacks
     def close(self) -> Any:
         """Let what runs finish, and commit it."""
+        self._readiness.why_not = "it is stopping"
         if self.http is not None:
             yield self.http.stop()
         yield self.queue.outbox.stop()
@@ -196,6 +200,11 @@ class House:
         self._directory.server = server_settings(configuration)
         self._log.info("the configuration was changed: what users inherit is in force now, everything else from the next start on")
 
+    def _ready(self, _: object) -> None:
+        """The queue is lined up."""
+        if self._readiness.why_not == "it is starting":
+            self._readiness.why_not = ""
+
     def _broken(self, failure: Failure, what: str) -> None:
         self._log.failure("{what}", failure, what=what)
 
@@ -207,10 +216,10 @@ def _mail_log(configuration: Configuration) -> MailLog | None:
     return MailLog(path, configuration.log.format, reactor)
 
 
-def _http_server(configuration: Configuration, database: Database, events: Events) -> HTTPServer | None:
+def _http_server(configuration: Configuration, database: Database, events: Events, measured: dict[str, Page]) -> HTTPServer | None:
     if configuration.http.listen is None:
         return None
-    pages = {"healthz": health(database, reactor), "confirm": confirmation(database, configuration.hostname, events)}
+    pages = {"healthz": health(database, reactor), "confirm": confirmation(database, configuration.hostname, events), **measured}
     return HTTPServer(configuration.http.listen, pages, reactor)
 
 
