@@ -134,6 +134,10 @@ class Directory:
             return succeed(account.user)
         return self._database.read(lambda connection: store.load_user(connection, name)).addCallback(self._found)
 
+    def read(self, name: str) -> Deferred[User | None]:
+        """The user with this name as the database has it now: the same work whether it is known, unknown or no name at all."""
+        return self._database.read(lambda connection: store.load_user(connection, name.strip().lower()))
+
     def login(self, user: str, password: bytes | str) -> Deferred[User]:
         """The user, if this is the password. Fails with LoginFailed; with the database's error if it cannot be read."""
         secret = password.encode("utf-8", "surrogateescape") if isinstance(password, str) else password

@@ -191,7 +191,7 @@ ENCRYPTION_FOR_AUTH = _reason(
     "turn on STARTTLS in the mail client",
 )
 TOO_MANY_ERRORS = _reason(
-    "too_many_errors", "421 4.7.0", "Too many bad commands, closing", "The client sent more faulty commands than `[limits] bad_commands`."
+    "too_many_errors", "421 4.7.0", "Too many bad commands ({limit} are allowed), closing", "More faulty commands than `[limits] bad_commands`."
 )
 TOO_MANY_CONNECTIONS = _reason(
     "too_many_connections",
@@ -203,8 +203,9 @@ TOO_MANY_CONNECTIONS = _reason(
 TOO_MANY_FAILED_LOGINS = _reason(
     "too_many_failed_logins",
     "421 4.7.0",
-    "Too many failed logins, closing",
-    "Guessing passwords is slowed down: logins that fail are counted per connection, client address and user.",
+    "Too many failed logins ({limit} are allowed), closing",
+    "Guessing passwords is slowed down: failed logins are counted per connection (`[limits] auth_failures_per_connection`), and per "
+    "client address and user (`auth_failures_per_address`), whose further logins wait for their turn.",
     "check user and password, then try again later",
 )
 IDLE = _reason("idle", "421 4.4.2", "Nothing was sent for {limit} seconds, closing", "The session was idle (RFC 5321 §4.5.3.2.7).")
@@ -239,6 +240,14 @@ WRONG_PASSWORD = _reason(
     LOGIN_FAILED.text,
     "The user exists, the password is another.",
     "`smtpplus user reset-password` makes a new one",
+)
+NO_SCRAM = _reason(
+    "no_scram",
+    "535 5.7.8",
+    LOGIN_FAILED.text,
+    "The client logs in by SCRAM, and there is no SCRAM verifier for the user's password: it was imported, or has characters that "
+    "SCRAM cannot carry.",
+    "`smtpplus user reset-password` makes one that serves both ways; or have the client log in by PLAIN",
 )
 INACTIVE_USER = _reason(
     "inactive_user", "535 5.7.8", LOGIN_FAILED.text, "The user exists but is not active.", "`smtpplus user activate` lets the user in"
@@ -435,6 +444,20 @@ PEER_SIZE_LIMIT = _reason(  # known from the peer's SIZE before a single octet i
     "The next hop announces a SIZE that is smaller than the message (RFC 1870).",
     "send a smaller message",
 )
+PEER_LACKS_REQUIRETLS = _reason(  # RFC 8689 §4.2.1 and §6.3
+    "peer_lacks_requiretls",
+    "554 5.7.30",
+    "{peer} does not promise the encryption that the message requires",
+    "The message says REQUIRETLS. It goes only over verified TLS to a host that was not merely found by DNS and promises the same (RFC 8689).",
+    "send it without REQUIRETLS",
+)
+PEER_LACKS_DELIVERBY = _reason(  # RFC 2852 §4.1.4
+    "peer_lacks_deliverby",
+    "554 5.3.3",
+    "{peer} does not promise to return the message if it is late",
+    "The message says BY with R. It goes only to a next hop that offers DELIVERBY and can do so in the time that is left (RFC 2852).",
+    "send it with the mode N, or without BY",
+)
 CONTENT_LOST = _reason(
     "content_lost",
     "451 4.3.0",
@@ -448,8 +471,14 @@ EXPIRED = _reason(
     "expired",
     "554 5.4.7",
     "The message could not be delivered in time; the last answer was: {cause}",
-    "Every attempt failed for a passing reason until `[queue] lifetime` was over.",
+    "Every attempt failed for a passing reason until `[queue] lifetime`, or the time that the sender set (BY=…;R), was over.",
     "send it again later",
+)
+TOO_LATE = _reason(
+    "too_late",
+    "554 5.4.7",
+    "The time by which the message was to be delivered is over",
+    "The sender wanted it back rather than late (BY=…;R, RFC 2852), so no further attempt was made.",
 )
 ABANDONED = _reason("abandoned", "451 4.3.2", "The attempt was given up as the server stopped", "It is tried again after the start.")
 UNEXPECTED = _reason(  # an exception of ours during an attempt defers, never bounces

@@ -1,30 +1,26 @@
-"""A connection until its client is known: limits, greeting, EHLO, TLS, login; and how anything is refused.
+"""A connection before its client is known: limits, greeting, EHLO, TLS; and how anything is refused.
 
-Invariant: what was known of a client before TLS is forgotten with it, and AUTH is there only where `auth_without_tls` lets it be. The
-words for a failed login are the same whatever failed; the true reason is in the event. Failure: Refusal, which `refuse` answers,
-states and counts; anything unexpected is logged with its traceback and answered 451 4.3.0.
+Invariant: what was known of a client before TLS is forgotten with it, and AUTH is there only where `auth_without_tls` lets it be. Failure:
+Refusal, which `refuse` answers, states and counts; anything unexpected is logged with its traceback and answered 451 4.3.0.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable
 
-from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import Deferred
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.mail import smtp
-from twisted.mail.interfaces import IMessageDelivery
 from twisted.python.failure import Failure
 
-from smtpplus.events import Authenticated, AuthenticationFailed, Connected, Disconnected, Refused
+from smtpplus.events import Connected, Disconnected, Refused
 from smtpplus.mail import reasons
 from smtpplus.mail.envelope import queue_id
 from smtpplus.mail.reasons import Refusal
 from smtpplus.mail.reply import Reply, printable
 from smtpplus.submission import sasl
 from smtpplus.submission.channel import Channel
-from smtpplus.submission.checker import Hello, Path, TrustedClient, adapted
+from smtpplus.submission.checker import Hello, Path
 from smtpplus.submission.command import no_argument, parse_hello
 
 if TYPE_CHECKING:
@@ -40,7 +36,6 @@ RCPT = 32  # it has a recipient
 
 LINGER = 30.0  # seconds a client has to take our last words
 NOBODY = Path("")  # the sender while there is no transaction
-_LOGIN_DONE = b"235 2.7.0 Authentication successful\r\n"
 _BEGIN_TLS = b"220 2.0.0 Begin TLS now\r\n"
 _COUNTED = frozenset((500, 501, 502, 503, 504, 555))  # replies that are the client's mistakes, up to `bad_commands`
 
@@ -153,7 +148,7 @@ class Admission(Channel):
         if reply.code in _COUNTED:
             self._mistakes += 1
             if self._mistakes >= self.factory.limits.bad_commands:
-                self.bye(reasons.TOO_MANY_ERRORS.refusal())
+                self.bye(reasons.TOO_MANY_ERRORS.refusal(limit=str(self.factory.limits.bad_commands)))
 
     def _referred(self, reply: Reply) -> tuple[Reply, str]:
         """`reply` with a reference that `explain` takes, where mail is refused and not a way of speaking (RFC 3463 §3.6, X.5.X)."""
@@ -193,12 +188,6 @@ class Admission(Channel):
         self._helo = (b"", self._helo[1])
         self._extended = False
 
-    def ext_AUTH(self, rest: bytes) -> None:
-        if not self.may_log_in:
-            raise reasons.ENCRYPTION_FOR_AUTH.refusal()
-        exchange, response = sasl.begin(rest)
-        self._respond(exchange, response)
-
     @property
     def size_limit(self) -> int:
         """Octets that a message of this client may have: what is set for its user, once that is known."""
@@ -210,64 +199,12 @@ class Admission(Channel):
         """Whether AUTH is offered to this client now."""
         return self.startedTLS or self.factory.allows_clear_login(self.address)
 
-    def _respond(self, exchange: sasl.Exchange, response: bytes | None) -> None:
-        """One step of an AUTH exchange."""
-        answer = exchange.step(response)
-        if isinstance(answer, bytes):
-            self._exchange = exchange
-            self.reply(sasl.encode(answer))
-            return
-        login = self.portal.login(answer, self, IMessageDelivery)
-        self.wait(login.addCallbacks(self._logged_in, self._login_failed, callbackArgs=(answer,), errbackArgs=(answer,)))
-
-    def _logged_in(self, avatar: tuple[Any, Any, Callable[[], object]], login: sasl.Login) -> None:
-        self._admit(avatar)
-        self._state |= LOGGED_IN
-        self.reply(_LOGIN_DONE)
-        user = self.delivery.name or printable(login.username.decode("utf-8", "replace"))
-        self._tell(Authenticated, self.name, self.client, user, login.mechanism, self._tls_in_use())
-
-    def _login_failed(self, failure: Failure, login: sasl.Login) -> Failure | None:
-        if not failure.check(UnauthorizedLogin):
-            return failure
-        reason = getattr(failure.value, "reason", reasons.LOGIN_FAILED.code)
-        user = printable(login.username[:320].decode("utf-8", "replace"))
-        port = self.transport.getHost().port if not self.lost else 0
-        reply, reference = self._referred(reasons.LOGIN_FAILED.reply())
-        self._tell(AuthenticationFailed, self.name, self.client, port, user, login.mechanism, reason, reference)
-        self.reply(reply.wire())
-        self._failed_logins += 1
-        if self._failed_logins >= self.factory.limits.auth_failures_per_connection and not self.lost:
-            self.bye(reasons.TOO_MANY_FAILED_LOGINS.refusal())
-        return None
-
-    def _admit(self, avatar: tuple[Any, Any, Callable[[], object]]) -> None:
-        """The portal let somebody in."""
-        self._logout()
-        _, delivery, self._onLogout = avatar
-        self.delivery = adapted(delivery)
-        self._state |= SENDER
-
-    def trust(self) -> Deferred[None]:
-        """Let a client from a trusted network in as `trusted_as`."""
-        login: Deferred[Any] = self.portal.login(TrustedClient(self.factory.trusted_as), self, IMessageDelivery)
-        return login.addCallbacks(self._admit, self._not_trusted)
-
-    def _not_trusted(self, failure: Failure) -> Failure:
-        return Failure(reasons.AUTH_REQUIRED.refusal()) if failure.check(UnauthorizedLogin) else failure
-
     def _logout(self) -> None:
         if self._onLogout is not None:
             self._onLogout()
         self._onLogout = self.delivery = None
 
     # facts
-
-    def _tls_in_use(self) -> str:
-        if not self.startedTLS or self.lost:
-            return ""
-        connection = self.transport.getHandle()
-        return f"{connection.get_protocol_version_name()} {connection.get_cipher_name()}"
 
     def _tell(self, event: Callable[..., Any], *facts: object) -> None:
         self.factory.events.state(event(self.factory.clock.seconds(), *facts))

@@ -23,6 +23,7 @@ from zope.interface import Attribute, Interface, implementer
 
 from smtpplus.accounts.authorization import Verdict, authorize, authorize_message, inactive
 from smtpplus.accounts.directory import Directory, LoginFailed
+from smtpplus.accounts.passwords import Scram
 from smtpplus.accounts.settings import server_settings
 from smtpplus.accounts.user import User
 from smtpplus.config import Configuration
@@ -30,7 +31,9 @@ from smtpplus.events import Events, WouldRefuse
 from smtpplus.mail import priority, reasons
 from smtpplus.mail.header import Header
 from smtpplus.mail.reasons import Refusal
+from smtpplus.submission import scram
 from smtpplus.submission.acceptance import received_field
+from smtpplus.submission.scram import IProof, IVerifiers, Proof
 
 Hello = tuple[bytes, bytes]  # the name the client gave, and its IP address, as Twisted has them
 
@@ -104,18 +107,29 @@ class LoginRefused(UnauthorizedLogin):
         self.reason = reason
 
 
-@implementer(ICredentialsChecker)
+@implementer(ICredentialsChecker, IVerifiers)
 class DirectoryChecker:
-    """Users and passwords of the accounts."""
+    """Users, passwords and SCRAM verifiers of the accounts. `key` makes verifiers for users that are not there."""
 
-    credentialInterfaces = (IUsernamePassword, ITrustedClient)
+    credentialInterfaces = (IUsernamePassword, ITrustedClient, IProof)
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, key: bytes) -> None:
         self._directory = directory
+        self._key = key
+
+    def verifier(self, name: str) -> Deferred[Scram]:
+        """See IVerifiers. The user is read from the database each time: what is known already must not be answered sooner."""
+        return self._directory.read(name).addCallback(lambda user: self._verifier(user, name))
+
+    def _verifier(self, user: User | None, name: str) -> Scram:
+        pretended = scram.pretended(self._key, name)
+        return pretended if user is None or user.scram is None else Scram.parse(user.scram)
 
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
         """The user's name, as avatar ID; fails with LoginRefused."""
         name = credentials.username.decode("utf-8", "replace")
+        if isinstance(credentials, Proof):
+            return self._directory.read(name).addCallback(_proven, credentials).addCallback(_avatar_id)
         if ITrustedClient.providedBy(credentials):
             return self._directory.find(name).addCallback(_present).addCallback(_avatar_id)
         return self._directory.login(name, credentials.password).addCallbacks(_avatar_id, _refused)
@@ -131,6 +145,17 @@ def _present(user: User | None) -> User:
     if not user.active:
         raise LoginRefused(inactive(user).code)
     return user
+
+
+def _proven(user: User | None, proof: Proof) -> User:
+    """The user who gave a right proof and is active. LoginRefused."""
+    if user is None:
+        raise LoginRefused(reasons.UNKNOWN_USER.code)
+    if user.scram is None:
+        raise LoginRefused(reasons.NO_SCRAM.code)
+    if not proof.right:
+        raise LoginRefused(reasons.WRONG_PASSWORD.code)
+    return _present(user)
 
 
 def _refused(failure: Failure) -> bytes:
@@ -286,4 +311,7 @@ def _logout() -> None:
 def make_portal(directory: Directory, configuration: Configuration, events: Events, clock: IReactorTime) -> Portal:
     """The portal of the accounts. What the configuration sets for users is in force from now on."""
     directory.server = server_settings(configuration)
-    return Portal(SubmissionRealm(directory, configuration, events, clock), [DirectoryChecker(directory)])
+    return Portal(
+        SubmissionRealm(directory, configuration, events, clock),
+        [DirectoryChecker(directory, scram.load_key(configuration.state_directory))],
+    )

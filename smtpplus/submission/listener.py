@@ -22,6 +22,7 @@ from twisted.mail import smtp
 from smtpplus.config import Configuration, Listen, Network
 from smtpplus.events import Events
 from smtpplus.mail.reasons import Refusal
+from smtpplus.submission import scram
 from smtpplus.submission.acceptance import Acceptance, Spool
 from smtpplus.submission.admission import SECURE, SENDER, Admission
 from smtpplus.submission.offer import Offer
@@ -72,7 +73,10 @@ class SubmissionFactory(smtp.SMTPFactory):
         self.greeting_reply = b"220 %s ESMTP smtpplus\r\n" % self.domain
         self.helo_reply = b"250 %s\r\n" % self.domain
         self.offer = Offer(configuration, tls=self.tls is not None)
-        self._mechanisms = " ".join(MECHANISMS)
+        self.verifiers = next((checker for checker in dependencies.portal.checkers.values() if scram.IVerifiers.providedBy(checker)), None)
+        self.attempts = sessions.attempts
+        mechanisms = [*MECHANISMS, *([scram.PLAIN] if self.verifiers is not None else [])]
+        self._mechanisms = (" ".join(mechanisms), " ".join([*mechanisms, *([scram.BOUND] if self.verifiers is not None else [])]))
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """A session for a client at `addr`."""
@@ -111,7 +115,7 @@ class SubmissionFactory(smtp.SMTPFactory):
 
     def ehlo_reply(self, session: Admission) -> bytes:
         """The answer to EHLO."""
-        mechanisms = self._mechanisms if session.may_log_in else ""
+        mechanisms = self._mechanisms[session.startedTLS] if session.may_log_in else ""
         return self.offer.ehlo(secure=session.startedTLS, mechanisms=mechanisms, size=session.size_limit, now=self.now)
 
 

@@ -16,7 +16,8 @@ from smtpplus.mail.envelope import Recipient
 from smtpplus.mail.reasons import Refusal
 from smtpplus.mail.reply import Reply
 from smtpplus.mail.transparency import Literal, Unstuffer
-from smtpplus.submission.admission import HELLO, LOGGED_IN, MAIL, NOBODY, RCPT, SECURE, SENDER, Admission
+from smtpplus.submission.admission import HELLO, LOGGED_IN, MAIL, NOBODY, RCPT, SECURE, SENDER
+from smtpplus.submission.authentication import Authentication
 from smtpplus.submission.checker import Forward, Path
 from smtpplus.submission.command import Chunk, no_argument, parse_bdat, parse_mail, parse_rcpt
 from smtpplus.submission.parameters import NONE, MailParameters
@@ -45,7 +46,7 @@ _RECIPIENT_ACCEPTED = b"250 2.1.5 Recipient accepted\r\n"
 _SEND_DATA = b"354 End data with <CR><LF>.<CR><LF>\r\n"
 
 
-class Reception(Admission):
+class Reception(Authentication):
     """One client's transactions, one after the other."""
 
     def __init__(self, factory: SubmissionFactory, address: str, port: int) -> None:

@@ -8,24 +8,37 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Callable, Protocol
+from typing import Any, Callable, Protocol
 
+import attrs
 from twisted.cred.credentials import IUsernamePassword
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from smtpplus.mail import reasons
+
+Avatar = tuple[Any, Any, Callable[[], object]]  # what a portal gives: the interface, the avatar, how to log out
+
+
+class Credentials(Protocol):
+    """What an exchange leads to, for the portal. `last` is what the server says before it says that all is well; b"" for nothing."""
+
+    username: bytes
+    mechanism: str
+    last: bytes
 
 
 @implementer(IUsernamePassword)
 class Login:
     """User and password as the client gave them, for any checker that takes IUsernamePassword."""
 
-    __slots__ = ("mechanism", "password", "username")
+    __slots__ = ("last", "mechanism", "password", "username")
 
     def __init__(self, username: bytes, password: bytes, mechanism: str) -> None:
         self.username = username
         self.password = password
         self.mechanism = mechanism
+        self.last = b""
 
     def __repr__(self) -> str:
         return f"<Login of {self.username!r} by {self.mechanism}>"
@@ -38,10 +51,38 @@ class Login:
 class Exchange(Protocol):
     """One AUTH command under way."""
 
-    mechanism: str
+    @property
+    def mechanism(self) -> str:
+        """Its name."""
 
-    def step(self, response: bytes | None) -> bytes | Login:
+    def step(self, response: bytes | None) -> bytes | Deferred[bytes] | Credentials | Confirmed:
         """The next challenge, or the credentials. `response` is decoded; None if the client sent no initial one."""
+
+
+@attrs.frozen
+class Confirmed:
+    """The client heard the last word: it is `avatar` from now on."""
+
+    avatar: Avatar
+    credentials: Credentials
+
+
+@attrs.frozen
+class LastWord:
+    """What remains of an exchange when the server had more to say at its end: the client's empty response (RFC 4954 §4)."""
+
+    avatar: Avatar
+    credentials: Credentials
+
+    @property
+    def mechanism(self) -> str:
+        return self.credentials.mechanism
+
+    def step(self, response: bytes | None) -> Confirmed:
+        if response:
+            self.avatar[2]()
+            raise reasons.AUTH_MALFORMED.refusal()
+        return Confirmed(self.avatar, self.credentials)
 
 
 class Plain:
@@ -85,17 +126,21 @@ class UserThenPassword:
 MECHANISMS: dict[str, Callable[[], Exchange]] = {Plain.mechanism: Plain, UserThenPassword.mechanism: UserThenPassword}
 
 
-def begin(argument: bytes) -> tuple[Exchange, bytes | None]:
-    """The exchange that AUTH's argument asks for, and its initial response: None if none, b"" for "=" (RFC 4954 §4)."""
+def begin(argument: bytes, more: Callable[[str], Exchange | None] = lambda name: None) -> tuple[Exchange, bytes | None]:
+    """The exchange that AUTH's argument asks for, and its initial response: None if none, b"" for "=" (RFC 4954 §4).
+
+    `more` makes the exchanges that are not in MECHANISMS, or None.
+    """
     name, _, initial = argument.strip(b" ").partition(b" ")
     if not name:
         raise reasons.BAD_ARGUMENT.refusal(command="AUTH", cause="the name of a mechanism is missing")
-    mechanism = MECHANISMS.get(name.decode("ascii", "replace").upper())
-    if mechanism is None:
+    asked = name.decode("ascii", "replace").upper()
+    exchange = MECHANISMS[asked]() if asked in MECHANISMS else more(asked)
+    if exchange is None:
         raise reasons.MECHANISM_UNKNOWN.refusal(parameter=name.decode("ascii", "replace"))
     if not initial:
-        return mechanism(), None
-    return mechanism(), b"" if initial == b"=" else decode(initial)
+        return exchange, None
+    return exchange, b"" if initial == b"=" else decode(initial)
 
 
 def decode(line: bytes) -> bytes:

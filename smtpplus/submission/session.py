@@ -11,7 +11,6 @@ from typing import Callable
 
 from smtpplus.mail import reasons
 from smtpplus.mail.reasons import Refusal
-from smtpplus.submission import sasl
 from smtpplus.submission.admission import HELLO, LOGGED_IN, MAIL, RCPT, SECURE, SENDER
 from smtpplus.submission.command import no_argument, split
 from smtpplus.submission.framing import COMMAND_LIMIT, EXCHANGE_LIMIT
@@ -47,7 +46,7 @@ class Session(Reception):
                 self._command(line)
             else:
                 self._exchange = None  # unless it goes on
-                self._respond(exchange, sasl.decode(line))
+                self.proceed(exchange, line)
         except Refusal as refusal:
             self.refuse(refusal)
         return True

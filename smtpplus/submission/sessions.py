@@ -17,6 +17,7 @@ from smtpplus.config import Configuration
 from smtpplus.mail import reasons
 from smtpplus.mail.reasons import Refusal
 from smtpplus.submission.admission import Admission
+from smtpplus.submission.attempts import Attempts
 
 SWEEP = 1.0  # seconds between two looks for idle sessions: how exact idle times are
 _LAST_WORDS = 2.0  # seconds for replies on their way when the grace period is over
@@ -28,6 +29,7 @@ class Sessions:
     def __init__(self, configuration: Configuration, clock: IReactorTime) -> None:
         self._limits = configuration.limits
         self._clock = clock
+        self.attempts = Attempts(configuration.limits.auth_failures_per_address)
         self._clients: Counter[str] = Counter()
         self._all: set[Admission] = set()
         self._empty: Deferred[None] | None = None

@@ -257,9 +257,9 @@ class SessionCase(TestCase):
             store.add_user(connection, name, passwords.hash_password(PASSWORD), now=1.0, **fields)
         engine.dispose()
 
-    def during(self, dialog: Callable[..., T], *arguments: Any) -> Deferred[T]:
+    def during(self, dialog: Callable[..., T], *arguments: Any, **named: Any) -> Deferred[T]:
         """Run `dialog` in a thread while the server serves."""
-        return deferToThread(dialog, *arguments)
+        return deferToThread(dialog, *arguments, **named)
 
     def logged_in(self) -> Client:
         """A client that said EHLO and logged in. In a thread."""

@@ -140,7 +140,7 @@ class ReplacedFaultTests(SessionCase):
         from smtpplus.config import Configuration
 
         directory: Directory = self.directory()
-        return Portal(SlowRealm(directory, Configuration(hostname="mail.example.com"), bus, reactor), [DirectoryChecker(directory)])
+        return Portal(SlowRealm(directory, Configuration(hostname="mail.example.com"), bus, reactor), [DirectoryChecker(directory, b"key")])
 
     @inlineCallbacks
     def test_4_bare_auth_is_a_syntax_error(self) -> Any:
@@ -171,7 +171,7 @@ class ReplacedFaultTests(SessionCase):
 
         clear, refused, secure, accepted = yield self.during(dialog)
         self.assertNotIn("AUTH", clear)
-        self.assertIn("\n250-AUTH PLAIN LOGIN\n", secure)
+        self.assertIn("\n250-AUTH PLAIN LOGIN SCRAM-SHA-256 SCRAM-SHA-256-PLUS\n", secure)
         self.assertEqual((refused, accepted), ("538 5.7.11", "235 2.7.0"))
 
     @inlineCallbacks
