@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from smtpplus.config import Configuration
 from smtpplus.events import Events, WouldRefuse
 from smtpplus.observation.history import History
+from smtpplus.observation.metrics import Measures
 from smtpplus.observation.would_block import WouldBlock
 from smtpplus.storage.database import Database
 
@@ -27,6 +28,8 @@ class Observation:
     ) -> None:
         self._would_block = WouldBlock(database, clock)
         events.subscribe(self._would_block, WouldRefuse)
+        self.measures = Measures(database, clock, now=now)
+        events.subscribe(self.measures, *Measures.kinds)
         self._history: History | None = None
         if configuration.queue.history:
             self._history = History(database, clock, kept=configuration.queue.history, now=now)
@@ -34,12 +37,14 @@ class Observation:
 
     def start(self) -> None:
         """Begin; the database is open."""
+        self.measures.start()
         if self._history is not None:
             self._history.start()
 
     @inlineCallbacks
     def close(self) -> Any:
         """Write what is left; fires when it is in the database, or cannot be."""
+        self.measures.stop()
         yield self._would_block.close()
         if self._history is not None:
             yield self._history.close()

@@ -47,7 +47,7 @@ class History:
     """Subscribe it to `History.kinds`; `start` it once the database is open, `close` it before the database is."""
 
     _log = Logger()
-    kinds = (Accepted, Refused, AuthenticationFailed, *story.kinds())
+    kinds: tuple[type[Event], ...] = (Accepted, Refused, AuthenticationFailed, *story.kinds())
 
     def __init__(self, database: Database, clock: IReactorTime, *, kept: float, now: Callable[[], float]) -> None:
         self._database = database

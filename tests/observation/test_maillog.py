@@ -22,7 +22,7 @@ def test_text_names_the_event_and_quotes_what_has_blanks(tmp_path: Path) -> None
     clock.advance(EVERY)
     assert (tmp_path / "mail.log").read_text() == (
         "1970-01-01T00:00:01.500Z delivered id=0ABC recipient=b@example.net destination=example.net peer=mx[192.0.2.1]:25 "
-        'reply="250 2.0.0 \\"ok\\" now\u2665" attempt=1 waited=0.250\n'
+        'reply="250 2.0.0 \\"ok\\" now\u2665" attempt=1 waited=0.250 level=3\n'
         "1970-01-01T00:00:02.000Z started id=0ABC destination=example.net recipients=b@example.net,c@example.net attempt=1 level=3\n"
     )
     log.close()

@@ -1,0 +1,152 @@
+"""Reading the history: a message's life by its queue ID or Message-ID, a user's messages and refusals. Functions over a connection.
+
+Ids grow with time, so that a span of time is a range of keys: nothing here needs an index of its own. A Message-ID of the header is
+looked for by reading the range; name a later `since` where that takes too long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, select
+
+from smtpplus.events import Event
+from smtpplus.mail.envelope import queue_id
+from smtpplus.observation import story
+from smtpplus.storage.schema import history, history_steps, refusals
+
+BATCH = 500  # rows whose later steps are read at once
+
+
+class Life(msgspec.Struct, frozen=True):
+    """What is known of one message. `accepted` is false for one that was accepted before the history began, or without it."""
+
+    id: str
+    at: float  # when it was accepted
+    accepted: bool
+    events: list[Event]  # by time
+    user: str = ""
+    list: str = ""
+    sender: str = ""
+    recipients: tuple[str, ...] = ()
+    level: int = 0
+    size: int = 0
+    session: str = ""
+    client: str = ""
+    message_id: str = ""
+    subject: str = ""
+    campaign: str = ""
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """One refusal; `count` is more than 1 where equal ones share a row."""
+
+    reference: str
+    at: float
+    session: str
+    client: str
+    user: str
+    sender: str
+    recipient: str
+    reason: str
+    reply: str
+    count: int
+
+
+def first_id(since: float) -> int:
+    """The least id of what was accepted or refused at `since`, seconds since the epoch."""
+    return max(0, int(since * 1000)) << 20
+
+
+def message(connection: Connection, number: int) -> Life | None:
+    """The message with this id; None if nothing is known of it."""
+    found = connection.execute(select(history).where(history.c.id == number)).one_or_none()
+    if found is not None:
+        return next(_lives(connection, [found]))
+    told = _later(connection, [number]).get(number)
+    name = queue_id(number)
+    return Life(name, (number >> 20) / 1000, False, story.decode(name, told)) if told else None
+
+
+def by_message_id(connection: Connection, message_id: str, since: float = 0.0) -> list[Life]:
+    """The messages with this Message-ID, oldest first; with or without its angle brackets."""
+    bare = message_id.strip().strip("<>")
+    c = history.c
+    query = select(history).where(c.id >= first_id(since), c.message_id.in_((f"<{bare}>", bare))).order_by(c.id)
+    return list(_lives(connection, connection.execute(query).all()))
+
+
+def of_user(connection: Connection, user: str, since: float, limit: int) -> list[Life]:
+    """The last `limit` messages of a user that were accepted after `since`, oldest first."""
+    c = history.c
+    query = select(history).where(c.id >= first_id(since), c.user == user).order_by(c.id.desc()).limit(limit)
+    return list(_lives(connection, connection.execute(query).all()[::-1]))
+
+
+def lives(connection: Connection, since: float, until: float) -> Iterator[Life]:
+    """All messages accepted between the two, oldest first, in batches."""
+    after, last = first_id(since) - 1, first_id(until)
+    while True:
+        query = select(history).where(history.c.id > after, history.c.id < last).order_by(history.c.id).limit(BATCH)
+        rows = connection.execute(query).all()
+        yield from _lives(connection, rows)
+        if len(rows) < BATCH:
+            return
+        after = rows[-1].id
+
+
+def refusal(connection: Connection, number: int) -> Refusal | None:
+    """The refusal with this reference."""
+    found = connection.execute(select(refusals).where(refusals.c.id == number)).one_or_none()
+    return _refusal(found) if found is not None else None
+
+
+def refusals_since(connection: Connection, since: float, *, user: str | None = None, limit: int | None = None) -> list[Refusal]:
+    """The last `limit` refusals after `since`, oldest first; of one user, a name that failed to log in among it."""
+    c = refusals.c
+    query = select(refusals).where(c.id >= first_id(since)).order_by(c.id.desc()).limit(limit)
+    if user is not None:
+        query = query.where(c.user == user)
+    return [_refusal(row) for row in connection.execute(query).all()[::-1]]
+
+
+def _lives(connection: Connection, rows: Sequence[Row[Any]]) -> Iterator[Life]:
+    later = _later(connection, [row.id for row in rows])
+    for row in rows:
+        name = queue_id(row.id)
+        told = [row.story, *later.get(row.id, ())]
+        yield Life(
+            name,
+            row.at,
+            True,
+            story.decode(name, told),
+            row.user,
+            row.list,
+            row.sender,
+            tuple(msgspec.json.decode(row.recipients, type=list[str])),
+            row.level,
+            row.size,
+            row.session,
+            row.client,
+            row.message_id,
+            row.subject,
+            row.campaign,
+        )
+
+
+def _later(connection: Connection, numbers: Sequence[int]) -> dict[int, list[str]]:
+    """The later parts of these messages' stories, in order."""
+    c = history_steps.c
+    found: dict[int, list[str]] = {}
+    for start in range(0, len(numbers), BATCH):
+        query = select(c.message_id, c.story).where(c.message_id.in_(numbers[start : start + BATCH])).order_by(c.message_id, c.number)
+        for row in connection.execute(query):
+            found.setdefault(row.message_id, []).append(row.story)
+    return found
+
+
+def _refusal(row: Row[Any]) -> Refusal:
+    facts = (row.at, row.session, row.client, row.user, row.sender, row.recipient, row.reason, row.reply)
+    return Refusal(queue_id(row.id), *facts, count=row._mapping["count"])

@@ -1,0 +1,214 @@
+"""`smtpplus explain`: what became of a message, what it waits for now, and what changes that; or why mail was refused (D3).
+
+What is asked for may be a queue ID, the reference of a refusal (they look alike), a Message-ID, or a user's mail since a time. The
+history says what was decided, the queue's tables and the daemon's status what is going on.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from smtpplus.operation.cli import Operation, Refused, date, print_json
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from smtpplus.observation.record import Life, Refusal
+    from smtpplus.operation.gates import Gate
+    from smtpplus.queue.standing import Standing
+
+_LIMIT = 20  # messages and refusals of a user that are told
+
+
+@click.command()
+@click.argument("what", required=False, metavar="[ID|MESSAGE-ID|REFERENCE]")
+@click.option("--user", metavar="NAME", help="Mail of this user, refused and failed logins among it.")
+@click.option("--since", metavar="TIME", default="1d", show_default=True, help='With --user: "2h" (ago) or "2026-11-20 10:00".')
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@click.pass_obj
+def explain(operation: Operation, what: str | None, user: str | None, since: str, as_json: bool) -> None:
+    """Tell what became of a message: every decision in order, what it waits for now, what happens next, and the command that changes it.
+
+    It takes a queue ID, a Message-ID, or the reference "(ref …)" of a refusal.
+    """
+    from smtpplus.operation.checks import moment
+
+    if (what is None) is (user is None):
+        raise click.UsageError("Name a queue ID, a Message-ID or a reference; or --user.")
+    now = time.time()
+    start = moment(since, now)
+    with operation.transaction(reading=True) as connection:
+        found: list[dict[str, Any]] = []
+        if what is not None:
+            found = _named(operation, connection, what, now)
+            if not found:
+                raise Refused(_unknown(operation, what))
+        else:
+            found = _of_user(operation, connection, str(user).lower(), start, now)
+    if as_json:
+        print_json(found[0] if what is not None and len(found) == 1 else found)
+        return
+    if not found:
+        click.echo(f"Nothing was accepted from {user}, and nothing refused, since {date(start)}.")
+    for number, each in enumerate(found):
+        if number:
+            click.echo("")
+        _print(each)
+
+
+def _named(operation: Operation, connection: Connection, what: str, now: float) -> list[dict[str, Any]]:
+    from smtpplus.mail.envelope import parse_queue_id
+    from smtpplus.observation import record
+
+    text = what.strip().removeprefix("(").removesuffix(")").removeprefix("ref ").strip()
+    try:
+        number = parse_queue_id(text)
+    except ValueError:
+        return [_message(operation, connection, life, now) for life in record.by_message_id(connection, text)]
+    refusal = record.refusal(connection, number)
+    if refusal is not None:
+        return [_refusal(refusal)]
+    life = record.message(connection, number) or _queued_only(connection, number)
+    return [] if life is None else [_message(operation, connection, life, now)]
+
+
+def _queued_only(connection: Connection, number: int) -> Life | None:
+    """A message that waits and of which the history knows nothing."""
+    from smtpplus.observation.record import Life
+    from smtpplus.queue.rows import envelope
+
+    found = envelope(connection, number)
+    if found is None:
+        return None
+    from smtpplus.mail.envelope import queue_id
+
+    addresses = tuple(recipient.address for recipient in found.recipients)
+    return Life(queue_id(number), found.received_at, False, [], found.user, found.list, found.sender, addresses, found.level, found.size)
+
+
+def _of_user(operation: Operation, connection: Connection, user: str, since: float, now: float) -> list[dict[str, Any]]:
+    from smtpplus.observation import record
+
+    told = [_message(operation, connection, life, now) for life in record.of_user(connection, user, since, _LIMIT)]
+    told += [_refusal(each) for each in record.refusals_since(connection, since, user=user, limit=_LIMIT)]
+    return sorted(told, key=lambda each: float(each["at"]))
+
+
+def _unknown(operation: Operation, what: str) -> str:
+    kept = operation.configuration.queue.history
+    if not kept:
+        return f'Nothing is known of {what}: [queue] history is "0s", so that nothing is kept.'
+    back = f"The history goes back {kept / 86_400:.3g} days"
+    return f"Nothing is known of {what}. {back}; what never reached this server is not in it: try smtpplus doctor HOST at the client."
+
+
+def _message(operation: Operation, connection: Connection, life: Life, now: float) -> dict[str, Any]:
+    from smtpplus.operation import narration
+
+    told = narration.decisions(life, date)
+    waiting = _gates(operation, connection, life.id, now)
+    return {
+        "id": life.id,
+        "kind": "message",
+        "at": life.at,
+        "state": "queued" if waiting else "done",
+        "user": life.user,
+        "list": life.list,
+        "sender": life.sender,
+        "recipients": list(life.recipients),
+        "level": life.level,
+        "size": life.size,
+        "message_id": life.message_id,
+        "subject": life.subject,
+        "campaign": life.campaign,
+        "decisions": [{"at": each.at, "what": each.what, "text": each.text} for each in told],
+        "paused": [{"cause": cause, "seconds": seconds, "times": times} for cause, seconds, times in narration.pauses(life.events)],
+        "waiting": [
+            {
+                "recipient": each.recipient,
+                "gate": each.gate,
+                "why": each.text,
+                "next": each.following,
+                "at": each.at,
+                "command": each.command,
+            }
+            for each in waiting
+        ],
+    }
+
+
+def _gates(operation: Operation, connection: Connection, name: str, now: float) -> list[Gate]:
+    from smtpplus.delivery.routing import Router
+    from smtpplus.mail.envelope import parse_queue_id
+    from smtpplus.operation.gates import gate
+    from smtpplus.queue import rulebook
+    from smtpplus.queue.rules import Rules
+    from smtpplus.queue.selection import QueueView, Selection
+
+    router = Router(operation.configuration.route, mx_port=operation.configuration.delivery.mx_port)
+    view = QueueView(connection, Rules(rulebook.in_force(connection, now), now), router.destination, now)
+    waiting = list(view.select(Selection(ids=(parse_queue_id(name),))))
+    stands = _standing(connection) if waiting else None
+    return [gate(each, stands, date) for each in waiting]
+
+
+def _standing(connection: Connection) -> Standing | None:
+    """What the running daemon said last; None if none runs."""
+    from smtpplus.queue import standing
+
+    found = standing.read(connection)
+    return found[0].standing if found is not None and standing.alive(found[0].process) else None
+
+
+def _refusal(refusal: Refusal) -> dict[str, Any]:
+    from smtpplus.operation import narration
+
+    why, remedy = narration.remedy(refusal.reason, refusal.reply)
+    return {
+        "id": refusal.reference,
+        "kind": "refusal",
+        "at": refusal.at,
+        "state": "refused",
+        "user": refusal.user,
+        "sender": refusal.sender,
+        "recipient": refusal.recipient,
+        "client": refusal.client,
+        "session": refusal.session,
+        "reason": refusal.reason,
+        "reply": refusal.reply,
+        "why": why,
+        "remedy": remedy,
+        "command": narration.command(refusal),
+        "count": refusal.count,
+    }
+
+
+def _print(told: dict[str, Any]) -> None:
+    if told["kind"] == "refusal":
+        _print_refusal(told)
+        return
+    click.echo(f"Message {told['id']}" + (f': "{told["subject"]}"' if told["subject"] else ""))
+    for label, value in (("From", told["sender"]), ("To", ", ".join(told["recipients"][:5])), ("Message-ID", told["message_id"])):
+        if value:
+            click.echo(f"  {label}: {value}")
+    for each in told["decisions"]:
+        click.echo(f"  {date(each['at'])}  {each['text']}")
+    for each in told["paused"]:
+        click.echo(f"  Stopped {each['times']} time(s) by {each['cause']}, {each['seconds']:.1f} s in all.")
+    for each in told["waiting"]:
+        click.echo(f"  Now: {each['recipient']} {each['why']}.")
+        click.echo(f"  Next: {each['next']}.")
+        click.echo(f"  To change that: {each['command']}")
+    if not told["waiting"]:
+        click.echo("  Now: nothing of it waits here any more.")
+
+
+def _print_refusal(told: dict[str, Any]) -> None:
+    times = f" ({told['count']} of this kind)" if told["count"] > 1 else ""
+    click.echo(f"Refused {told['id']} on {date(told['at'])}{times}")
+    for label in ("user", "sender", "recipient", "client", "reply", "reason", "why", "remedy", "command"):
+        if told[label]:
+            click.echo(f"  {label.capitalize() if label != 'command' else 'To change that'}: {told[label]}")

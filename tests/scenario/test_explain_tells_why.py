@@ -1,0 +1,94 @@
+"""`smtpplus explain` over the running daemon: delivered, put off, held and refused mail, each with its reason and its remedy."""
+
+import re
+import smtplib
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.rig import sender
+from tests.rig.daemon import Daemon
+from tests.rig.next_hop import NextHop
+
+APP = "app@example.com"
+PATIENCE = 20.0  # seconds
+
+
+def explained(daemon: Daemon, what: str, done: Any) -> Any:
+    """What is explained of `what` as soon as `done` holds of it; bounded."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        result = daemon.cli("explain", what, "--json")
+        if result.returncode == 0 and done(told := daemon.cli_json("explain", what)):
+            return told
+        assert time.monotonic() < deadline, result.stdout + result.stderr
+        time.sleep(0.1)
+
+
+def submit(client: smtplib.SMTP, to: str, subject: str, **fields: str) -> str:
+    """Send one message; its queue ID."""
+    client.mail(APP)
+    client.rcpt(to)
+    _, answer = client.data(sender.compose(subject, sender=APP, to=to, fields=fields))
+    found = re.search(rb"queued as (\w+)", answer)
+    assert found, answer
+    return found[1].decode()
+
+
+def test_explain_tells_every_decision_and_the_gate(tmp_path: Path) -> None:
+    """D3, B6, A7: explain takes a queue ID, a Message-ID, a reference from a refusal, and a user; it names gate, next step and command."""
+    refusals = {"slow@example.net": ["451 4.2.0 come back later"] * 50}
+    with NextHop(refusals=refusals) as hop, Daemon(tmp_path, routes=[{"via": hop.via}], settings={"queue": {"retry": ["1h"]}}) as daemon:
+        password = daemon.add_user("app")
+        daemon.start()
+        with sender.session(daemon.port, "app", password) as client:
+            sent = submit(client, "ann@example.net", "done", **{"Message-ID": "<one@client.example>"})
+            slow = submit(client, "slow@example.net", "slow")
+            with pytest.raises(smtplib.SMTPSenderRefused) as refused:
+                client.sendmail("x@stranger.example", ["ann@example.net"], b"")
+        text = refused.value.smtp_error
+        assert isinstance(text, bytes)
+        reference = re.search(rb"\(ref (\w{13})\)", text)
+        assert reference, text
+
+        told = explained(daemon, sent, lambda told: told["state"] == "done")
+        assert [each["what"] for each in told["decisions"]] == ["Accepted", "Delivered"]
+        assert "250" in told["decisions"][1]["text"]
+        assert explained(daemon, "<one@client.example>", lambda _: True)["id"] == sent
+
+        told = explained(daemon, slow, lambda told: told["waiting"] and told["waiting"][0]["gate"] == "retry")
+        assert "451 4.2.0 come back later" in told["waiting"][0]["why"]
+        assert told["waiting"][0]["at"] > time.time() + 3000
+        assert told["waiting"][0]["command"] == f"smtpplus queue retry --id {slow}"
+        assert told["decisions"][-1]["what"] == "Deferred"
+
+        told = explained(daemon, reference[1].decode().lower(), lambda _: True)
+        assert (told["kind"], told["reason"], told["user"]) == ("refusal", "domain_not_authorized", "app")
+        assert told["command"] == "smtpplus sender add app stranger.example --verify"
+
+        with pytest.raises(smtplib.SMTPAuthenticationError), sender.session(daemon.port, "app", "wrong"):
+            pass
+        deadline = time.monotonic() + PATIENCE
+        while len(found := daemon.cli_json("explain", "--user", "APP", "--since", "1h")) < 5 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        told = [each.get("reason", each["kind"]) for each in found]  # smtplib tries two mechanisms
+        assert told == ["message", "message", "domain_not_authorized", "wrong_password", "wrong_password"]
+        plain = daemon.cli("explain", slow).stdout
+        assert f"To change that: smtpplus queue retry --id {slow}" in plain
+        assert daemon.cli("explain", "0000000000000").returncode == 1
+
+
+def test_without_history_nothing_is_written(tmp_path: Path) -> None:
+    """`[queue] history = "0s"` writes no row of history, and what waits is explained all the same."""
+    settings = {"queue": {"history": "0s", "retry": ["1h"]}}
+    with Daemon(tmp_path, routes=[{"via": "smtp://127.0.0.1:9"}], settings=settings) as daemon:
+        password = daemon.add_user("app")
+        daemon.start()
+        with sender.session(daemon.port, "app", password) as client:
+            waiting = submit(client, "ann@example.net", "waits")
+        told = explained(daemon, waiting, lambda told: told["waiting"] and told["waiting"][0]["gate"] == "retry")
+        assert told["decisions"] == []
+        daemon.terminate()
+        assert (daemon.stored("history"), daemon.stored("history_steps"), daemon.stored("refusals")) == (0, 0, 0)
