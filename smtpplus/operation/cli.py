@@ -27,6 +27,7 @@ COMMANDS = {  # name: module and attribute
     "completion": "smtpplus.operation.completion:completion",
     "config": "smtpplus.operation.settings:config",
     "dkim": "smtpplus.operation.dkim:dkim",
+    "explain": "smtpplus.operation.explain:explain",
     "list": "smtpplus.operation.lists:list_",
     "sender": "smtpplus.operation.senders:sender",
     "user": "smtpplus.operation.users:user",
