@@ -23,10 +23,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from smtpplus.delivery.dialogue import Dialogue, Step
+from smtpplus.delivery.dialogue import Dialogue
 from smtpplus.delivery.fault import Fault
 from smtpplus.delivery.fit import Fit, all_ascii, fit
-from smtpplus.delivery.outflow import Outflow
+from smtpplus.delivery.outflow import Chunked, Dotted, Outflow
+from smtpplus.delivery.proposal import propose
+from smtpplus.delivery.terms import Proposal, Step
 from smtpplus.delivery.transfer import Transfer
 from smtpplus.mail import reasons
 from smtpplus.wire import send
@@ -92,6 +94,7 @@ class Connection(TwistedProtocol):
         self._answered = 0  # replies read when the transaction began
         self._handshaking = False
         self._dotted = False  # the final dot is with the transport
+        self._proposal: Proposal | None = None  # of the transaction under way
         self._outflow = Outflow(self)
         self._tcp: TCPConnection | None = None
 
@@ -140,6 +143,7 @@ class Connection(TwistedProtocol):
         self._answered = self.dialogue.answered
         self._dotted = False
         self.dialogue.replies = []
+        self._proposal = None
         try:
             self._approach(transfer)
         except Exception:
@@ -246,7 +250,7 @@ class Connection(TwistedProtocol):
     # --- a transaction ------------------------------------------------------------------------------------------------------------------
 
     def _approach(self, transfer: Transfer) -> None:
-        verdict = fit(transfer.request, self.dialogue)
+        verdict = fit(transfer.request, self.dialogue, self._clock.seconds())
         if isinstance(verdict, Fault):
             self._clock.callLater(0, self._misfit, transfer, verdict)  # not now: `done` would be called within `deliver`
         elif verdict.doubt:
@@ -256,11 +260,9 @@ class Connection(TwistedProtocol):
             self._propose(transfer, verdict)
 
     def _propose(self, transfer: Transfer, verdict: Fit) -> None:
-        request = transfer.request
-        envelope = request.envelope
-        addresses = [recipient.address for recipient in request.recipients]
         dialogue = self.dialogue
-        dialogue.begin(envelope.sender, addresses, size=request.content.size, eight=verdict.eight, utf8=verdict.utf8)
+        proposal = self._proposal = propose(transfer.request, dialogue.extensions, verdict, self._clock.seconds())
+        dialogue.begin(proposal)
         self._flush()
         self._await(dialogue.patience)
 
@@ -288,9 +290,11 @@ class Connection(TwistedProtocol):
         assert transfer is not None
         assert self._tcp is not None
         self._await(math.inf if transfer.stopped else BLOCK_PATIENCE)
-        self._outflow.start(transfer, self._tcp)
+        chunked = self._proposal is not None and self._proposal.chunked
+        self._outflow.start(transfer, self._tcp, Chunked() if chunked else Dotted())
 
     def moved(self) -> None:
+        self.dialogue.content_sent(last=False)
         self._await(BLOCK_PATIENCE)
 
     def ended(self) -> None:
@@ -324,7 +328,7 @@ class Connection(TwistedProtocol):
             self.phase = Phase.IDLE
             self._await(self.dialogue.patience)
             self._keeper.free(self)
-        transfer.settle(self.peer, replies, fault)
+        transfer.settle(self.peer, replies, fault, passed_on=self._proposal is not None and self._proposal.passed_on)
 
     def _leave(self) -> None:
         """Close without QUIT. In the middle of the data only a reset keeps the rest from being read as commands."""

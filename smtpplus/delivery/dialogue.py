@@ -5,7 +5,7 @@ The driver passes what it reads to `receive`, writes what `take` gives, and does
     WAIT       nothing but wait for more, at most `patience` seconds
     START_TLS  begin TLS, then call `secured`
     READY      the session is open: call `begin` for a transaction, or `quit`
-    CONTENT    send the message data, then call `content_sent` together with the final dot
+    CONTENT    send the message data, then call `content_sent` together with the final dot, or with each chunk (BDAT)
     DONE       the transaction is over: `replies` has a verdict per recipient; `closing` says whether the session is unusable
     BROKEN     the session is over and must be cut; `fault` says why; recipients without a reply in `replies` have none
     CLOSED     the peer said goodbye
@@ -17,13 +17,13 @@ and octets that arrive before the command they could answer was sent are a breac
 
 from __future__ import annotations
 
-import base64
-import enum
+import os
 from collections import deque
-from typing import Callable, ClassVar, Sequence
+from typing import Callable, ClassVar
 
 from smtpplus.delivery.fault import Fault, answered
-from smtpplus.delivery.terms import Awaited, Terms
+from smtpplus.delivery.login import Login, LoginFault
+from smtpplus.delivery.terms import Awaited, Proposal, Step, Terms
 from smtpplus.mail import reasons
 from smtpplus.mail.reasons import Reason
 from smtpplus.mail.reply import Reply, from_peer
@@ -33,57 +33,24 @@ LINES_LIMIT = 256  # lines of one reply
 _CODES = {b"%d" % code: code for code in range(200, 600)}  # RFC 5321 §4.2
 
 
-class Step(enum.Enum):
-    """What the driver does next; see the module."""
-
-    WAIT = "wait"
-    START_TLS = "start TLS"
-    READY = "ready"
-    CONTENT = "content"
-    DONE = "done"
-    BROKEN = "broken"
-    CLOSED = "closed"
-
-
 class Dialogue:
     """One session."""
 
-    __slots__ = (
-        "_accepted",
-        "_awaited",
-        "_buffer",
-        "_code",
-        "_lines",
-        "_open",
-        "_out",
-        "_rcpt",
-        "_responses",
-        "_sending",
-        "_terms",
-        "_unsent",
-        "answered",
-        "closing",
-        "extensions",
-        "fault",
-        "pipelining",
-        "replies",
-        "secure",
-        "size_limit",
-    )
-
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: Terms, random: Callable[[int], bytes] = os.urandom) -> None:
         self._terms = terms
+        self._random = random  # octets, for SCRAM
         self._buffer = b""
         self._code = 0
         self._lines: list[bytes] = []  # of the reply that is being read
         self._out = b""
         self._awaited: deque[Awaited] = deque((Awaited.GREETING,))
         self._unsent: deque[tuple[Awaited, bytes]] = deque()
-        self._responses: list[bytes] = []  # to the challenges of AUTH that are still to come
+        self._login: Login | None = None
         self._accepted = 0  # recipients the peer took so far
         self._rcpt = 0  # RCPT commands answered so far
         self._open = False  # the peer knows a sender: RSET before the next MAIL
-        self._sending = False  # message data is on its way, without its final dot
+        self._sending = False  # message data is on its way, without its end
+        self._chunked = False  # it goes by BDAT
         self.answered = 0  # replies read so far
         self.closing = False
         self.secure = terms.secure
@@ -134,18 +101,18 @@ class Dialogue:
             self.extensions = {}
             self._send(Awaited.EHLO, f"EHLO {self._terms.hostname}")
 
-    def begin(self, sender: str, addresses: Sequence[str], *, size: int, eight: bool, utf8: bool) -> None:
-        """Begin a transaction: MAIL, RCPT for each address, DATA. ValueError for an address that holds a line end.
-
-        `size` in octets is told where the peer wants it; `eight` and `utf8` ask for BODY=8BITMIME and SMTPUTF8, which the peer must offer.
-        """
-        parameters = f" SIZE={size}" if "SIZE" in self.extensions else ""  # RFC 1870 §3
-        parameters += " BODY=8BITMIME" if eight else ""  # RFC 6152 §2
-        parameters += " SMTPUTF8" if utf8 else ""  # RFC 6531 §3.4
-        commands = [f"MAIL FROM:<{sender}>{parameters}\r\n"]
-        commands += [f"RCPT TO:<{address}>\r\n" for address in addresses]
-        commands.append("DATA\r\n")
-        awaited = [Awaited.MAIL, *[Awaited.RCPT] * len(addresses), Awaited.DATA]
+    def begin(self, proposal: Proposal) -> None:
+        """Begin a transaction: MAIL, RCPT for each address, DATA or then BDAT. ValueError for an address that holds a line end."""
+        addresses = proposal.addresses
+        commands = [f"MAIL FROM:<{proposal.sender}>{proposal.mail}\r\n"]
+        if proposal.rcpt:
+            commands += [f"RCPT TO:<{address}>{rest}\r\n" for address, rest in zip(addresses, proposal.rcpt, strict=True)]
+        else:
+            commands += [f"RCPT TO:<{address}>\r\n" for address in addresses]
+        awaited = [Awaited.MAIL, *[Awaited.RCPT] * len(addresses)]
+        if not proposal.chunked:
+            commands.append("DATA\r\n")
+            awaited.append(Awaited.DATA)
         if self._open:
             commands.insert(0, "RSET\r\n")
             awaited.insert(0, Awaited.RSET)
@@ -154,6 +121,7 @@ class Dialogue:
             raise ValueError("an address holds a line end")
         self.replies = [None] * len(addresses)
         self._accepted = self._rcpt = 0
+        self._chunked = proposal.chunked
         if self.pipelining:  # RFC 2920 §3.1
             self._awaited.extend(awaited)
             self._out = text.encode()
@@ -161,9 +129,11 @@ class Dialogue:
             self._unsent.extend(zip(awaited, (command.encode() for command in commands), strict=True))
             self._proceed()
 
-    def content_sent(self) -> None:
-        """The message data and its final dot are with the transport."""
-        self._sending = False
+    def content_sent(self, last: bool = True) -> None:
+        """The message data and its final dot are with the transport; in a chunked transaction a chunk, the `last` or not."""
+        if self._chunked:
+            self._awaited.append(Awaited.FINAL if last else Awaited.CHUNK)
+        self._sending = not last
 
     def quit(self) -> None:
         """End the session. Only between transactions."""
@@ -257,27 +227,30 @@ class Dialogue:
         return self._break(reasons.TLS_UNAVAILABLE, str(from_peer(code, lines))) if self._terms.insists else self._log_in()
 
     def _log_in(self) -> Step:
-        credentials = self._terms.credentials
-        if credentials is None:
+        if self._terms.credentials is None:
             return Step.READY
-        offered = self.extensions.get("AUTH", "").upper().split()
-        name, password = credentials.username.encode(), credentials.password.encode()
-        if "PLAIN" in offered:  # RFC 4616, with the initial response of RFC 4954 §4
-            plain = base64.b64encode(b"\0" + name + b"\0" + password)
-            self._responses = [plain]  # for a peer that asks in spite of the initial response
-            return self._send(Awaited.AUTH, f"AUTH PLAIN {plain.decode()}")
-        if "LOGIN" in offered:
-            self._responses = [base64.b64encode(name), base64.b64encode(password)]
-            return self._send(Awaited.AUTH, "AUTH LOGIN")
-        return self._break(reasons.PEER_LOGIN_FAILED, "it offers neither PLAIN nor LOGIN")
+        self._login = Login(self._terms.credentials, self.extensions.get("AUTH", ""), self._random)
+        return self._try_login(0, "it offers none of SCRAM-SHA-256, PLAIN and LOGIN")
+
+    def _try_login(self, code: int, cause: str) -> Step:
+        """Begin with the next mechanism; without one, the last one's refusal is the end."""
+        assert self._login is not None
+        command = self._login.next(code)
+        return self._break(reasons.PEER_LOGIN_FAILED, cause) if command is None else self._send(Awaited.AUTH, command)
 
     def _on_auth(self, code: int, lines: list[bytes]) -> Step:
+        exchange = self._login.exchange if self._login is not None else None
+        assert exchange is not None
         if code < 300:
-            self._responses = []
-            return Step.READY
-        if code < 400 and self._responses:
-            return self._send(Awaited.AUTH, self._responses.pop(0).decode())
-        return self._break(reasons.PEER_LOGIN_FAILED, str(from_peer(code, lines)))
+            if exchange.proved():
+                return Step.READY
+            return self._break(reasons.PEER_LOGIN_FAILED, "it did not prove that it knows the password")
+        if code >= 400:
+            return self._try_login(code, str(from_peer(code, lines)))
+        try:
+            return self._send(Awaited.AUTH, exchange.respond(lines[0].strip().decode("ascii", "replace")))
+        except LoginFault as fault:
+            return self._break(reasons.PEER_LOGIN_FAILED, str(fault))
 
     # --- a transaction --------------------------------------------------------------------------------------------------------
 
@@ -286,7 +259,10 @@ class Dialogue:
         if self._awaited:
             return Step.WAIT
         if not self._unsent:
-            return Step.DONE
+            if not (self._chunked and self._accepted):
+                return Step.DONE
+            self._sending = True
+            return Step.CONTENT
         awaited, command = self._unsent.popleft()
         self._awaited.append(awaited)
         self._out = command
@@ -337,6 +313,14 @@ class Dialogue:
         self._sending = True
         return Step.CONTENT
 
+    def _on_chunk(self, code: int, lines: list[bytes]) -> Step:
+        if code < 300:
+            return Step.WAIT
+        if code < 400:
+            return self._breach(f"it answers BDAT with {code}")
+        self.closing = True  # what is on its way is of no use to anybody
+        return self._decide(from_peer(code, lines))
+
     def _on_final(self, code: int, lines: list[bytes]) -> Step:
         self._open = False
         if self._sending:
@@ -363,6 +347,7 @@ class Dialogue:
         Awaited.MAIL: _on_mail,
         Awaited.RCPT: _on_rcpt,
         Awaited.DATA: _on_data,
+        Awaited.CHUNK: _on_chunk,
         Awaited.FINAL: _on_final,
         Awaited.QUIT: _on_quit,
         Awaited.NOTHING: _on_nothing,

@@ -1,4 +1,4 @@
-"""Whether a message fits a peer: its size, its 8-bit octets, its UTF-8 addresses, against what the peer offers.
+"""Whether a message fits a peer: its size, its 8-bit octets, its UTF-8 addresses, what the sender insists on, against what the peer offers.
 
 Clients declare 8BITMIME and SMTPUTF8 for messages that need neither. So where the peer lacks what the envelope declares, the content is
 looked at before it is sent back: plain ASCII goes anywhere.
@@ -27,12 +27,16 @@ class Fit(msgspec.Struct, frozen=True):
 PLAIN = Fit()
 
 
-def fit(request: Request, dialogue: Dialogue) -> Fit | Fault:
-    """What to say in MAIL, or why the peer cannot take the message."""
+def fit(request: Request, dialogue: Dialogue, now: float) -> Fit | Fault:
+    """What to say in MAIL, or why the peer cannot take the message. `now` is in seconds since the epoch."""
     limit = dialogue.size_limit
     if limit and request.content.size > limit:  # RFC 1870 §6.1
         return Fault(reasons.PEER_SIZE_LIMIT, str(limit))
     envelope = request.envelope
+    if envelope.require_tls and not ("REQUIRETLS" in dialogue.extensions and dialogue.secure):
+        return Fault(reasons.PEER_LACKS_REQUIRETLS)
+    if envelope.by_mode.startswith("R") and not _returns(envelope.deliver_by - now, dialogue.extensions.get("DELIVERBY")):
+        return Fault(reasons.PEER_LACKS_DELIVERBY)
     ascii_only = envelope.sender.isascii() and all(recipient.address.isascii() for recipient in request.recipients)
     if ascii_only and not (envelope.body or envelope.smtputf8):
         return PLAIN
@@ -44,6 +48,11 @@ def fit(request: Request, dialogue: Dialogue) -> Fit | Fault:
     if eight and "8BITMIME" not in dialogue.extensions:
         return Fit(utf8=utf8, doubt=Fault(reasons.PEER_LACKS_8BITMIME))
     return Fit(eight, utf8)
+
+
+def _returns(left: float, offered: str | None) -> bool:
+    """Whether a peer promises to return a message that is not delivered within `left` seconds (RFC 2852 §4, §5)."""
+    return offered is not None and left >= (int(offered) if offered.isdecimal() and len(offered) <= 9 else 1)
 
 
 async def all_ascii(content: Content) -> bool | None:

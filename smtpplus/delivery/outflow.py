@@ -1,4 +1,4 @@
-"""The message data on its way out: from the content's pieces, dot-stuffed, to the transport, one piece at a time.
+"""The message data on its way out: from the content's pieces, dot-stuffed or as chunks, to the transport, one piece at a time.
 
 Stopping holds the next piece back; what the transport has is never taken back. So that little is there, the transport has one
 piece at most, and it alone decides when the next may come.
@@ -21,13 +21,50 @@ class Session(Protocol):
     """Who sends."""
 
     def moved(self) -> None:
-        """A piece went to the transport."""
+        """A piece, not the last one, goes to the transport."""
 
     def ended(self) -> None:
-        """The last piece and the final dot are about to go to the transport."""
+        """The last piece, with the final dot or as the last chunk, is about to go to the transport."""
 
     def unreadable(self) -> None:
         """The content cannot be read. A dot now would make a whole message of the part that is there: the connection must be cut."""
+
+
+class Framing(Protocol):
+    """What makes pieces of content what goes over the wire."""
+
+    def frame(self, piece: bytes, last: bool) -> bytes: ...
+
+
+class Dotted:
+    """For DATA (RFC 5321 §4.5.2)."""
+
+    __slots__ = ("_stuffer",)
+
+    def __init__(self) -> None:
+        self._stuffer = Stuffer()
+
+    def frame(self, piece: bytes, last: bool) -> bytes:
+        """The piece dot-stuffed, the last one with the final dot."""
+        data = self._stuffer.feed(piece)
+        return data + self._stuffer.finish() if last else data
+
+
+class Chunked:
+    """For BDAT: a chunk for each piece (RFC 3030 §2). A last line without an end gets one, as it does by DATA."""
+
+    __slots__ = ("_tail",)
+
+    def __init__(self) -> None:
+        self._tail = b"\r\n"
+
+    def frame(self, piece: bytes, last: bool) -> bytes:
+        """The command and the piece."""
+        if not last:
+            self._tail = (self._tail + piece[-2:])[-2:]
+            return b"BDAT %d\r\n%b" % (len(piece), piece)
+        end = b"" if (self._tail + piece[-2:])[-2:] == b"\r\n" else b"\r\n"
+        return b"BDAT %d LAST\r\n%b%b" % (len(piece) + len(end), piece, end)
 
 
 @implementer(IPushProducer)
@@ -36,13 +73,13 @@ class Outflow:
 
     __slots__ = (
         "_blocked",
+        "_framing",
         "_index",
         "_piece",
         "_producing",
         "_pumping",
         "_reading",
         "_session",
-        "_stuffer",
         "_transfer",
         "_transport",
         "active",
@@ -52,7 +89,7 @@ class Outflow:
         self._session = session
         self._transport: TCPConnection | None = None
         self._transfer: Transfer | None = None
-        self._stuffer = Stuffer()
+        self._framing: Framing = Dotted()
         self._piece: bytes | None = None
         self._index = 0  # pieces written
         self._reading = False  # a piece is asked for
@@ -61,11 +98,11 @@ class Outflow:
         self._producing = False  # registered with the transport
         self.active = False
 
-    def start(self, transfer: Transfer, transport: TCPConnection) -> None:
+    def start(self, transfer: Transfer, transport: TCPConnection, framing: Framing) -> None:
         """Begin to send the content of `transfer`; if it is stopped, only `pump` begins."""
         self._transport = transport
         self._transfer = transfer
-        self._stuffer = Stuffer()
+        self._framing = framing
         self._piece = None
         self._index = 0
         self._blocked = self._reading = False
@@ -112,10 +149,11 @@ class Outflow:
     def _write(self, chunks: int) -> None:
         transport = self._transport
         assert transport is not None
-        data = self._stuffer.feed(self._piece or b"")
-        self._piece = None
         self._index += 1
-        if self._index < chunks:
+        last = self._index >= chunks
+        data = self._framing.frame(self._piece or b"", last)
+        self._piece = None
+        if not last:
             self._blocked = not transport.TLS
             self._session.moved()
             transport.write(data)
@@ -124,7 +162,7 @@ class Outflow:
         self._transfer = None
         self._release()
         self._session.ended()
-        send(transport, data + self._stuffer.finish())
+        send(transport, data)
 
     def _release(self) -> None:
         if self._producing and self._transport is not None:

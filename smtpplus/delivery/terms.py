@@ -1,8 +1,9 @@
-"""What a session with a peer is to be like, what it may wait for, and how long."""
+"""What a session with a peer is to be like, what it may wait for and how long, and what is proposed to the peer."""
 
 from __future__ import annotations
 
 import enum
+from typing import Sequence
 
 import msgspec
 
@@ -19,13 +20,26 @@ class Awaited(enum.Enum):
     MAIL = ("MAIL", 300.0)  # §4.5.3.2.2
     RCPT = ("RCPT", 300.0)  # §4.5.3.2.3
     DATA = ("DATA", 120.0)  # §4.5.3.2.4
-    FINAL = ("the final dot", 600.0)  # §4.5.3.2.6
+    CHUNK = ("BDAT", 600.0)  # as FINAL: RFC 3030 names no time
+    FINAL = ("the end of the data", 600.0)  # §4.5.3.2.6
     QUIT = ("QUIT", 10.0)  # ours: nothing depends on the answer
     NOTHING = ("nothing", 30.0)  # an idle session
 
     def __init__(self, words: str, patience: float) -> None:
         self.words = words
         self.patience = patience
+
+
+class Step(enum.Enum):
+    """What the driver of a dialogue does next; see delivery.dialogue."""
+
+    WAIT = "wait"
+    START_TLS = "start TLS"
+    READY = "ready"
+    CONTENT = "content"
+    DONE = "done"
+    BROKEN = "broken"
+    CLOSED = "closed"
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -51,3 +65,14 @@ class Terms(msgspec.Struct, frozen=True):
     def insists(self) -> bool:
         """Whether the session must be encrypted. A password travels in the clear only where tls = "none" says so, or on loopback."""
         return self.tls in ("required", "verify") or (self.tls != "none" and self.credentials is not None and not self.clear_password)
+
+
+class Proposal(msgspec.Struct, frozen=True):
+    """A transaction to propose. `mail` are the parameters of MAIL, `rcpt` those of each RCPT or none at all, with a blank before each."""
+
+    sender: str
+    addresses: Sequence[str]
+    mail: str = ""
+    rcpt: Sequence[str] = ()
+    chunked: bool = False  # the content goes by BDAT
+    passed_on: bool = False  # the peer has taken over what the sender wants to be told (RFC 3461 §5.2.1)

@@ -71,8 +71,11 @@ class Transfer:
         if not self.over:
             self.holder.abandoned(self)
 
-    def settle(self, peer: str, verdicts: Sequence[Verdict], fault: Fault | None = None) -> None:
-        """End the attempt: each recipient has its verdict, and where that is missing (None, or too short a list) the fault."""
+    def settle(self, peer: str, verdicts: Sequence[Verdict], fault: Fault | None = None, *, passed_on: bool = False) -> None:
+        """End the attempt: each recipient has its verdict, and where that is missing (None, or too short a list) the fault.
+
+        `passed_on`: the peer tells the sender of success if that is wanted.
+        """
         if self.over:
             return
         self.over = True
@@ -85,7 +88,7 @@ class Transfer:
             if isinstance(verdict, Fault):
                 dispositions.append(Disposition(recipient, verdict.reply(peer, request.destination), peer, verdict.reason.code))
             else:
-                dispositions.append(Disposition(recipient, verdict, peer, REASON_OF[verdict.outcome]))
+                dispositions.append(Disposition(recipient, verdict, peer, REASON_OF[verdict.outcome], passed_on))
         try:
             self._done(dispositions)
         except Exception:

@@ -32,6 +32,7 @@ class Disposition(msgspec.Struct, frozen=True):
     reply: Reply
     peer: str  # "mx.example.net[192.0.2.1]:25", "maildir:PATH", or "" if nobody was reached
     reason: str  # code of mail.reasons
+    passed_on: bool = False  # the peer has taken over what the sender wants to be told of success (RFC 3461 §5.2.1)
 
     @property
     def outcome(self) -> Outcome:

@@ -130,7 +130,11 @@ class Settlement:
             name, reply = entry.message.name, str(disposition.reply)
             facts = (now, name, address, entry.destination, disposition.peer, reply, entry.attempts, waited, entry.level)
             self._events.state(Delivered(*facts))
-        asked = [disposition for _, disposition in done if wanted("delivered", envelope.sender, disposition.recipient)]
+        asked = [
+            disposition
+            for _, disposition in done
+            if not disposition.passed_on and wanted("delivered", envelope.sender, disposition.recipient)
+        ]
         if asked:
             notices.append(Notice("delivered", asked))
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpplus.delivery.dialogue import LINE_LIMIT, LINES_LIMIT, Dialogue, Step
-from smtpplus.delivery.terms import Credentials, Terms
+from smtpplus.delivery.dialogue import LINE_LIMIT, LINES_LIMIT, Dialogue
+from smtpplus.delivery.terms import Credentials, Proposal, Step, Terms
 
 PLAIN = Terms("us.example")
 HELLO = """
@@ -70,7 +70,7 @@ def ready(terms: Terms = PLAIN, offers: str = "S: 250-next.example\nS: 250 PIPEL
 
 def begun(*addresses: str, dialogue: Dialogue | None = None) -> Dialogue:
     dialogue = dialogue or ready()
-    dialogue.begin("a@x", addresses or ("b@x",), size=10, eight=False, utf8=False)
+    dialogue.begin(Proposal("a@x", addresses or ("b@x",)))
     dialogue.take()
     return dialogue
 
@@ -185,7 +185,7 @@ def test_a_failed_login_is_temporary(dialog: str, how: str) -> None:
 def test_a_pipelined_transaction_is_one_write(how: str) -> None:
     """MAIL, every RCPT and DATA go at once where PIPELINING is offered; verdicts are matched in order (RFC 2920 §3.1)."""
     dialogue = ready()
-    dialogue.begin("a@x", ("b@x", "c@x"), size=10, eight=False, utf8=False)
+    dialogue.begin(Proposal("a@x", ("b@x", "c@x")))
     assert dialogue.take() == b"MAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\nRCPT TO:<c@x>\r\nDATA\r\n"
     assert play(dialogue, "S: 250 ok\nS: 550 5.1.1 no\nS: 250 ok\nS: 354 go", how) is Step.CONTENT
     dialogue.content_sent()
