@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 
 from smtpplus import events as facts
-from smtpplus.mail.envelope import Envelope, Recipient
+from smtpplus.mail.disposition import Disposition
+from smtpplus.mail.envelope import Envelope, Recipient, queue_id
 from tests.queue.fixtures import LATER, NEVER, OK, Held, envelope
 from tests.queue.house import CONTENT, QueueCase
 
@@ -49,6 +51,18 @@ class SchedulerTests(QueueCase):
         notification = self.agent.transfers[1].request
         self.assertEqual((notification.envelope.sender, notification.envelope.level), ("", 2))
         self.assertEqual([r.address for r in notification.recipients], ["a@example.com"])
+
+    @inlineCallbacks
+    def test_success_is_told_by_one_side_alone(self) -> Any:
+        """RFC 3461 §5.2.1: who wants to hear of success hears it from us, unless the peer has taken that over."""
+        for number, passed_on in ((1, True), (2, False)):
+            asked = msgspec.structs.replace(envelope(number, at=self.wall), recipients=(Recipient("b@example.net", "SUCCESS"),))
+            yield self.accept(asked)
+            yield self.begun(number)
+            transfer = self.agent.transfers[number - 1]
+            transfer.done([Disposition(asked.recipients[0], OK, "mx[192.0.2.1]:25", "delivered", passed_on)])
+        yield self.until(lambda: self.stated(facts.Bounced))
+        self.assertEqual([(told.id, told.kind) for told in self.stated(facts.Bounced)], [(queue_id(2), "delivered")])
 
     @inlineCallbacks
     def test_retried_by_the_schedule(self) -> Any:
