@@ -8,17 +8,17 @@ nothing. Passwords arrive here hashed.
 from __future__ import annotations
 
 import itertools
-from typing import Any, Iterable, Literal, Mapping, Sequence
+from typing import Any, Iterable, Mapping, Sequence
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from smtpplus.accounts import fields, forms
 from smtpplus.accounts.fields import AccountError, FieldError
 from smtpplus.accounts.settings import UNSET, Settings, decode, encode
 from smtpplus.accounts.user import Secret, Sender, User
 from smtpplus.mail.reply import printable
-from smtpplus.storage.schema import chunks, generation, lists, messages, recipients, senders, users
+from smtpplus.storage.schema import generation, lists, senders, users
 
 __all__ = ["AccountError", "FieldError", "Secret", "Sender", "User"]  # and the functions below
 
@@ -127,14 +127,12 @@ def set_active(connection: Connection, name: str, active: bool, *, now: float) -
     touch(connection, get_user(connection, name), now, {"active": active})
 
 
-def delete_user(connection: Connection, name: str, *, queued: Literal["keep", "drop"] = "keep") -> int:
-    """Delete a user (A5). Their queued mail is delivered all the same ("keep"), or dropped with them; the number of messages dropped."""
+def delete_user(connection: Connection, name: str) -> None:
+    """Delete a user (A5). Their queued mail is not touched: it is delivered, unless somebody cancels it."""
     user = get_user(connection, name)
-    dropped = _drop_queued(connection, user.name) if queued == "drop" else 0
     connection.execute(delete(senders).where(senders.c.user_id == user.id))
     connection.execute(delete(users).where(users.c.id == user.id))
     raise_generation(connection)
-    return dropped
 
 
 def get_user(connection: Connection, name: str) -> User:
@@ -250,16 +248,6 @@ def _existing_list(connection: Connection, text: str) -> str:
     if connection.scalar(select(lists.c.name).where(lists.c.name == name)) is None:
         raise AccountError(f"there is no list {name}; `smtpplus list add {name}` makes it, `smtpplus list list` names those there are")
     return name
-
-
-def _drop_queued(connection: Connection, name: str) -> int:
-    """Remove what the user has in the queue."""
-    own = select(messages.c.id).where(messages.c.user == name)
-    count = connection.scalar(select(func.count()).select_from(messages).where(messages.c.user == name)) or 0
-    for table in (recipients, chunks):
-        connection.execute(delete(table).where(table.c.message_id.in_(own)))
-    connection.execute(delete(messages).where(messages.c.user == name))
-    return count
 
 
 def _users(rows: Sequence[Row[Any]], entries: Sequence[Row[Any]]) -> list[User]:

@@ -18,7 +18,7 @@ import click
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
 
     from smtpplus.config import Configuration
 
@@ -29,7 +29,9 @@ COMMANDS = {  # name: module and attribute
     "dkim": "smtpplus.operation.dkim:dkim",
     "explain": "smtpplus.operation.explain:explain",
     "list": "smtpplus.operation.lists:list_",
+    "queue": "smtpplus.operation.queues:queue",
     "sender": "smtpplus.operation.senders:sender",
+    "status": "smtpplus.operation.status:status",
     "user": "smtpplus.operation.users:user",
     "who-may-send": "smtpplus.operation.checks:who_may_send",
 }
@@ -71,8 +73,8 @@ class Operation:
             raise FaultyConfiguration(error.faults) from None
 
     @contextmanager
-    def transaction(self, *, reading: bool = False) -> Iterator[Connection]:
-        """A connection to the database in a transaction, committed at the end; the database is made if there is none.
+    def database(self) -> Iterator[Engine]:
+        """The database, for commands of more than one transaction; it is made if there is none.
 
         Inside, AccountError and the database's errors become refusals, FieldError wrong usage.
         """
@@ -88,8 +90,7 @@ class Operation:
             migrate(url)
             engine = create_engine(url)
             try:
-                with engine.connect().execution_options(reading=reading) as connection, connection.begin():
-                    yield connection
+                yield engine
             finally:
                 engine.dispose()
         except FieldError as error:
@@ -100,6 +101,12 @@ class Operation:
             cause = getattr(error, "orig", None) or error
             shown = make_url(url).render_as_string(hide_password=True)
             raise Refused(f"The database {shown} cannot be used: {cause}.") from None
+
+    @contextmanager
+    def transaction(self, *, reading: bool = False) -> Iterator[Connection]:
+        """A connection to the `database` in a transaction, committed at the end."""
+        with self.database() as engine, engine.connect().execution_options(reading=reading) as connection, connection.begin():
+            yield connection
 
 
 def _sentence(text: str) -> str:

@@ -210,11 +210,16 @@ def reset_password(operation: Operation, name: str, password_stdin: bool, as_jso
 def delete(operation: Operation, name: str, queued: Any) -> None:
     """Delete a user."""
     from smtpplus.accounts import store
+    from smtpplus.operation.queues import cancel_selected
+    from smtpplus.queue.selection import Selection
 
     with operation.transaction() as connection:
         found = store.get_user(connection, name)
-        dropped = store.delete_user(connection, found.name, queued=queued)
-    click.echo(f"User {found.name} was deleted." + (f" Queued messages dropped: {dropped}." if queued == "drop" else ""))
+        store.delete_user(connection, found.name)
+    click.echo(f"User {found.name} was deleted.")
+    if queued == "drop":
+        dropped = cancel_selected(operation, Selection(users=(found.name,)), reason=f"user {found.name} was deleted")
+        click.echo(f"Queued recipients dropped: {dropped}.")
 
 
 @user.command()

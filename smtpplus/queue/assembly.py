@@ -20,6 +20,7 @@ from smtpplus.queue.ready import Ready
 from smtpplus.queue.scheduler import Scheduler
 from smtpplus.queue.settlement import Settlement
 from smtpplus.queue.spool import Spool
+from smtpplus.queue.standing import Report
 from smtpplus.queue.watch import Watch
 from smtpplus.storage.database import Database
 
@@ -34,14 +35,16 @@ class Queue(msgspec.Struct, frozen=True):
     new_id: EnvelopeIds
     outbox: Outbox
     watch: Watch
+    report: Report
 
     def start(self) -> Deferred[int]:
         """Put the rules in force, then line up what the database holds. Fires with the number of recipients found."""
+        self.report.start()
         return self.watch.start().addCallback(lambda _: self.scheduler.start())
 
     def stop(self, grace: float) -> Deferred[None]:
         """See Scheduler.stop."""
-        return self.watch.stop().addCallback(lambda _: self.scheduler.stop(grace))
+        return self.watch.stop().addCallback(lambda _: self.scheduler.stop(grace)).addCallback(lambda _: self.report.stop())
 
 
 def assemble(
@@ -92,4 +95,5 @@ def assemble(
     )
     outbox = Outbox(database=database, spool=spool, new_id=new_id, clock=clock, now=now, events=events)
     watch = Watch(database=database, scheduler=scheduler, lifetime=settings.lifetime, clock=clock, now=now, events=events)
-    return Queue(spool, scheduler, new_id, outbox, watch)
+    report = Report(database=database, standing=scheduler.standing, clock=clock, now=now)
+    return Queue(spool, scheduler, new_id, outbox, watch, report)

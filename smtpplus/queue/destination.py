@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import heapq
 
+from twisted.internet.interfaces import IDelayedCall
+
 from smtpplus.queue.entry import Entry
 
 
@@ -25,7 +27,9 @@ class Destination:
         "listed",
         "loaded",
         "name",
+        "reopening",
         "running",
+        "until",
         "waiting",
         "window",
     )
@@ -41,6 +45,8 @@ class Destination:
         self.loaded = [0] * 6  # how many of `waiting` have the level that is the index
         self.running = 0
         self.closed = False  # backing off: it did not answer
+        self.until = 0.0  # seconds since the epoch: when it is tried again, while it is closed
+        self.reopening: IDelayedCall | None = None
         self.held = False  # a rule lets nothing start
         self.failures = 0  # times in a row that it did not answer
 

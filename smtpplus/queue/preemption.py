@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from smtpplus.events import Events, Paused, Resumed
 from smtpplus.mail.disposition import Transfer
 from smtpplus.queue.entry import Entry
+from smtpplus.queue.standing import StoppedTransfer
 
 URGENT_MAIL_SENT = "urgent mail is sent"
 RULE_ENDED = "the rule has ended"
@@ -31,12 +32,13 @@ INSTANT = 1e-6  # seconds; sums of floats that differ by less are equal
 class Running:
     """A transfer under way and the account of its stops. Times are the clock's seconds."""
 
-    __slots__ = ("by_rule", "entry", "rule", "stopped_at", "stopped_for", "transfer")
+    __slots__ = ("by_rule", "cause", "entry", "rule", "stopped_at", "stopped_for", "transfer")
 
     def __init__(self, entry: Entry, transfer: Transfer) -> None:
         self.entry = entry
         self.transfer = transfer
         self.rule = ""  # name of the rule that stops it
+        self.cause = ""  # of its present or last stop
         self.by_rule = False  # whether a rule began its present stop
         self.stopped_at: float | None = None
         self.stopped_for = 0.0
@@ -109,6 +111,14 @@ class Preemption:
         """Every transfer under way."""
         return list(self._running.values())
 
+    def stopped(self) -> list[StoppedTransfer]:
+        """Every transfer that is stopped now, with what stops it."""
+        return [
+            StoppedTransfer(each.entry.message.name, each.entry.destination, each.entry.level, each.cause)
+            for each in self._running.values()
+            if each.stopped_at is not None
+        ]
+
     def end(self) -> None:
         """Hold back nothing more and let every stopped transfer go on: the daemon is ending."""
         for demands in self._demands.values():
@@ -154,8 +164,8 @@ class Preemption:
             return
         running.stopped_at = self._clock.seconds()
         running.by_rule = bool(running.rule)
-        cause = running.rule or next(entry for demands in self._demands.values() for entry in demands).message.name
-        self._events.state(Paused(self._now(), running.entry.message.name, running.entry.destination, cause))
+        running.cause = running.rule or next(entry for demands in self._demands.values() for entry in demands).message.name
+        self._events.state(Paused(self._now(), running.entry.message.name, running.entry.destination, running.cause))
 
     def _go(self, running: Running, why: str) -> None:
         assert running.stopped_at is not None

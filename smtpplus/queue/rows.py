@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import sqlalchemy
 from sqlalchemy import case, select, tuple_
@@ -44,6 +46,8 @@ class Pending(msgspec.Struct, frozen=True):
     due: float
     warned: bool
 
+
+_COLUMNS = [schema.messages.c[name] for name in ("id", "sender", "user", "level", "size", "received_at", "chunks", "parameters")]
 
 FetchedRow = tuple[Envelope, int, bytes | None, list[Pending]]  # with the number of chunks, and the content if it was asked for
 Waiting = tuple[int, int, str, int, str, float, str, str]  # message id, number, address, level, user, due, list, domain of the sender
@@ -95,7 +99,7 @@ def fetch(connection: sqlalchemy.Connection, numbers: list[int], room: int) -> l
     """The messages `numbers` that are queued, with their unsettled recipients; the content of those in one chunk, up to `room` octets."""
     m, r = schema.messages.c, schema.recipients.c
     content = case((m.chunks == 1, m.content), else_=None) if room else sqlalchemy.null()
-    query = select(m.id, m.sender, m.user, m.level, m.size, m.received_at, m.chunks, m.parameters, content.label("octets"))
+    query = select(*_COLUMNS, content.label("octets"))
     found = connection.execute(query.where(m.id.in_(numbers), m.state == schema.QUEUED).order_by(m.id)).all()
     unsettled: dict[int, list[Pending]] = {row.id: [] for row in found}
     waiting = select(r.message_id, r.number, r.address, r.attempts, r.due, r.parameters, r.warned, r.list)
@@ -109,31 +113,46 @@ def fetch(connection: sqlalchemy.Connection, numbers: list[int], room: int) -> l
             unsettled[each.message_id].append(Pending(each.number, recipient, each.attempts, each.due, each.warned))
     fetched: list[FetchedRow] = []
     for row in found:
-        said = msgspec.json.decode(row.parameters, type=_Parameters) if row.parameters else _Parameters()
         pending = unsettled[row.id]
-        addressees = tuple(each.recipient for each in pending)
-        envelope = Envelope(
-            row.id,
-            row.sender,
-            addressees,
-            row.user,
-            row.level,
-            row.size,
-            row.received_at,
-            said.body,
-            said.smtputf8,
-            said.ret,
-            said.envid,
-            lists.get(row.id, "default"),
-            campaign=said.campaign,
-            deliver_by=said.deliver_by,
-            by_mode=said.by_mode,
-            require_tls=said.require_tls,
-        )
+        envelope = _envelope(row, tuple(each.recipient for each in pending), lists.get(row.id, "default"))
         octets = row.octets if row.octets is not None and len(row.octets) <= room else None
         room -= len(octets) if octets is not None else 0
         fetched.append((envelope, row.chunks, octets, pending))
     return fetched
+
+
+def envelope(connection: sqlalchemy.Connection, number: int) -> Envelope | None:
+    """The envelope of message `number` with its unsettled recipients; None if it is not queued. Content is not read."""
+    found = connection.execute(
+        select(*_COLUMNS).where(schema.messages.c.id == number, schema.messages.c.state == schema.QUEUED)
+    ).one_or_none()
+    if found is None:
+        return None
+    r = schema.recipients.c
+    rows = connection.execute(select(r.address, r.list).where(r.message_id == number).order_by(r.number)).all()
+    return _envelope(found, tuple(Recipient(row.address) for row in rows), rows[0].list if rows else "default")
+
+
+def _envelope(row: Any, recipients: tuple[Recipient, ...], list_: str) -> Envelope:
+    said = msgspec.json.decode(row.parameters, type=_Parameters) if row.parameters else _Parameters()
+    return Envelope(
+        row.id,
+        row.sender,
+        recipients,
+        row.user,
+        row.level,
+        row.size,
+        row.received_at,
+        said.body,
+        said.smtputf8,
+        said.ret,
+        said.envid,
+        list_,
+        campaign=said.campaign,
+        deliver_by=said.deliver_by,
+        by_mode=said.by_mode,
+        require_tls=said.require_tls,
+    )
 
 
 def scan(connection: sqlalchemy.Connection, after: tuple[int, int], limit: int, *, urgent: bool) -> list[Waiting]:

@@ -10,6 +10,7 @@ A fault of the database delays mail and loses none: an attempt that cannot be re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -24,16 +25,18 @@ from smtpplus.events import Events, Fault, Started
 from smtpplus.mail import reasons
 from smtpplus.mail.disposition import DeliveryAgent, Disposition, Request
 from smtpplus.mail.envelope import Content, Envelope
+from smtpplus.mail.reasons import Reason
 from smtpplus.mail.reply import Outcome
 from smtpplus.queue import retry
 from smtpplus.queue.aside import facts_of
 from smtpplus.queue.destination import Destination
 from smtpplus.queue.entry import Entry
-from smtpplus.queue.preemption import Preemption
+from smtpplus.queue.preemption import LOWEST, Preemption
 from smtpplus.queue.ready import Ready
 from smtpplus.queue.rules import Rules
 from smtpplus.queue.settlement import Settlement
 from smtpplus.queue.spool import Spool
+from smtpplus.queue.standing import SHOWN, BackingOff, Standing
 from smtpplus.queue.window import Window
 from smtpplus.storage import schema
 from smtpplus.storage.database import Database
@@ -70,6 +73,7 @@ class Scheduler:
         self._window = Window(spool=spool, ready=ready, destination=destination, line_up=self.line_up, clock=clock, now=now)
         self._looking = LoopingCall(self._look)
         self._looking.clock = clock
+        self._destination = destination
         self._ready = ready
         self._preemption = preemption
         self._settlement = settlement
@@ -142,6 +146,13 @@ class Scheduler:
                 each.transfer.abandon()
         self._wake()
 
+    def retry(self, addresses: Collection[str]) -> None:
+        """Try the destinations of these recipients now, also those that are left alone because they did not answer."""
+        names = {self._destination(address.rpartition("@")[2]) for address in addresses}
+        for destination in self._ready.destinations() if names else ():
+            if destination.closed and destination.name in names:
+                self._reopen(destination)
+
     # What goes out.
 
     def _wake(self) -> None:
@@ -199,12 +210,12 @@ class Scheduler:
 
     def _launch(self, _: Any, batch: list[Entry]) -> None:
         for entry in batch:
-            if self._stopping:
-                entry.over = False
-                reply, reason = reasons.ABANDONED.reply(), reasons.ABANDONED.code
-                self._over(entry, [Disposition(recipient, reply, "", reason) for recipient in entry.recipients])
-                continue
             envelope = entry.message.envelope
+            unsent = self._unsent(envelope)
+            if unsent is not None:
+                entry.over = False
+                self._over(entry, [Disposition(recipient, unsent.reply(), "", unsent.code) for recipient in entry.recipients])
+                continue
             request = Request(envelope, entry.recipients, entry.destination, entry.message.content, entry.attempts)
             addresses = tuple(recipient.address for recipient in entry.recipients)
             self._events.state(Started(self._now(), entry.message.name, entry.destination, addresses, entry.attempts, entry.level))
@@ -212,6 +223,14 @@ class Scheduler:
             transfer = self._agent.deliver(request, partial(self._over, entry))
             if not entry.over:
                 self._preemption.began(entry, transfer)
+
+    def _unsent(self, envelope: Envelope) -> Reason | None:
+        """Why an attempt that was to begin now does not."""
+        if self._stopping:
+            return reasons.ABANDONED
+        if envelope.by_mode and self._now() >= retry.returned_at(math.inf, envelope.deliver_by, envelope.by_mode):
+            return reasons.TOO_LATE
+        return None
 
     def _over(self, entry: Entry, dispositions: list[Disposition]) -> None:
         """An attempt has ended. Its slot is free at once; what became of it is written in the next group commit."""
@@ -246,9 +265,14 @@ class Scheduler:
             return
         destination.closed = True
         self._demand(destination)
-        self._clock.callLater(retry.delay(self._schedule, destination.failures), self._reopen, destination)
+        wait = retry.delay(self._schedule, destination.failures)
+        destination.until = self._now() + wait
+        destination.reopening = self._clock.callLater(wait, self._reopen, destination)
 
     def _reopen(self, destination: Destination) -> None:
+        if destination.reopening is not None and destination.reopening.active():
+            destination.reopening.cancel()
+        destination.reopening = None
         destination.closed = False
         self._ready.offer(destination)
         self._demand(destination)
@@ -291,8 +315,21 @@ class Scheduler:
 
     def waiting(self) -> tuple[int, int, int]:
         """How many entries are ready or held, delayed, and under way."""
-        parking = self._window.parking
-        return len(self._ready) + parking.count + parking.held + self._window.aside.count, self._window.calendar.count, self._active
+        return self._window.waiting(), self._window.calendar.count, self._active
+
+    def standing(self) -> Standing:
+        """What only memory knows."""
+        ready, delayed, running = self.waiting()
+        closed = [each for each in self._ready.destinations() if each.closed]
+        return Standing(
+            ready,
+            delayed,
+            running,
+            tuple(BackingOff(each.name, each.until, each.failures, sum(each.loaded)) for each in closed[:SHOWN]),
+            len(closed),
+            tuple(self._preemption.stopped()[:SHOWN]),
+            self._preemption.ceiling if self._preemption.ceiling < LOWEST else None,
+        )
 
 
 def _stopper(rules: Rules, entry: Entry) -> str:

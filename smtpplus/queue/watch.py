@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from smtpplus.events import Cancelled, Events
 from smtpplus.mail.envelope import queue_id
 from smtpplus.queue import rulebook
+from smtpplus.queue.actions import CANCELLED, RETRIED
 from smtpplus.queue.rules import Rule, Rules
 from smtpplus.queue.scheduler import Scheduler
 from smtpplus.storage import schema
@@ -28,7 +29,6 @@ from smtpplus.storage.database import Database
 
 POLL = 0.5  # seconds between two looks
 PAGE = 500  # changes read at once
-CANCELLED, MOVED = "cancelled", "moved"
 
 
 class Watch:
@@ -116,6 +116,7 @@ class Watch:
     def _take_note(self, rows: Sequence[Row[Any]]) -> None:
         cancelled = {(row.message_id, row.number) for row in rows if row.what == CANCELLED}
         self._scheduler.changed({row.message_id for row in rows}, cancelled)
+        self._scheduler.retry({row.address for row in rows if row.what == RETRIED})
         for row in rows:
             if row.what == CANCELLED:
                 self._events.state(Cancelled(self._now(), queue_id(row.message_id), row.address, row.who, row.reason))

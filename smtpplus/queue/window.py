@@ -153,11 +153,17 @@ class Window:
         waiting, running = [entry for entry in found if entry.place], [entry for entry in found if not entry.place]
         self._let_go(waiting)
         self.pick_up(numbers)
+        for destination, level in {(entry.destination, entry.level) for entry in waiting}:
+            self.refill(destination, level)
         return waiting, running
 
     def size(self) -> int:
         """How many entries one window holds now."""
         return max(LEAST, min(MOST, LOADED // max(1, self._ready.spread())))
+
+    def waiting(self) -> int:
+        """How many wait for their turn, in memory or outside, or for the end of a rule."""
+        return len(self._ready) + self.parking.count + self.parking.held + self.aside.count
 
     def close(self) -> None:
         """Read nothing more."""

@@ -49,7 +49,8 @@ class Held:
         self.stopped = False
 
     def abandon(self) -> None:
-        self.end(reasons.ABANDONED.reply(), peer="", reason=reasons.ABANDONED.code)
+        if not self.final_dot_sent and not self.ended:
+            self.end(reasons.ABANDONED.reply(), peer="", reason=reasons.ABANDONED.code)
 
     def end(self, *replies: Reply, peer: str = "mx[192.0.2.1]:25", reason: str = "") -> None:
         """End the attempt with one reply for all recipients, or one for each."""

@@ -61,10 +61,17 @@ class QueueCase(TestCase):
         yield self.queue.stop(0)
         yield self.database.stop()
 
+    @inlineCallbacks
     def tearDown(self) -> Any:
-        stopped = self.queue.stop(1)
-        self.clock.advance(1)
-        return stopped.addCallback(lambda _: self.database.stop())
+        stopped: list[object] = []
+        self.queue.stop(1).addCallback(stopped.append)
+        for _ in range(2000):
+            if stopped:
+                break
+            self.clock.advance(1)
+            yield deferLater(reactor, 0.002, lambda: None)
+        yield self.database.stop()
+        self.assertTrue(stopped, "the queue does not stop")
 
     def rows(self, query: str) -> list[Any]:
         connection = sqlite3.connect(self.path)

@@ -1,0 +1,303 @@
+"""`smtpplus queue`: what waits, and what is to become of it.
+
+Holds and pauses are rules; the other verbs change recipients in short transactions, with a rest after each as long as it took, so
+that the mail keeps flowing however many are meant. A daemon that runs takes note within a second; none needs to run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from smtpplus.operation.cli import Operation, Refused, console, date, operator, print_json
+from smtpplus.operation.listing import (
+    meant,
+    parse_key,
+    parse_moment,
+    parse_span,
+    print_count,
+    print_queued,
+    print_rules,
+    queued_json,
+    rule_json,
+    written_key,
+)
+from smtpplus.operation.selectors import everything, explicit, named, selection, selectors
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from smtpplus.queue.rules import Rule
+    from smtpplus.queue.selection import Queued, QueueView, Selection
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+_reason = click.option("--reason", metavar="TEXT", default="", help="Why; kept with it.")
+_state = click.option(
+    "--state", type=click.Choice(["waiting", "held", "scheduled", "trying", "deferred"]), help="Only recipients in this state."
+)
+
+
+@click.group()
+def queue() -> None:
+    """The queue: what waits, and what is to become of it."""
+
+
+@queue.command("list")
+@selectors
+@_state
+@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Recipients listed at most.")
+@click.option("--after", metavar="KEY", help="Go on behind this one: what a list that was cut ends with.")
+@_json
+@click.pass_obj
+def list_queue(operation: Operation, /, *, state: Any, limit: int, after: str | None, as_json: bool, **texts: Any) -> None:
+    """List queued recipients in the order in which they came, and the rules in force."""
+    from smtpplus.queue.selection import FIRST
+
+    start = FIRST if after is None else parse_key(after)
+    with operation.transaction(reading=True) as connection:
+        view, rules = _view(operation, connection)
+        found = list(view.select(selection(texts, state=state), after=start, limit=limit + 1))
+    following = written_key(found[limit - 1]) if len(found) > limit else None
+    found = found[:limit]
+    if as_json:
+        print_json({"rules": [rule_json(rule) for rule in rules], "recipients": [queued_json(each) for each in found], "next": following})
+        return
+    print_rules(rules)
+    print_queued(found)
+    if following is not None:
+        click.echo(f"There are more: --after {following}")
+
+
+@queue.command()
+@click.argument("queue_id", metavar="ID")
+@_json
+@click.pass_obj
+def show(operation: Operation, queue_id: str, as_json: bool) -> None:
+    """Show one message: its envelope, and what each recipient waits for."""
+    from smtpplus.mail.envelope import parse_queue_id
+    from smtpplus.queue.rows import envelope
+    from smtpplus.queue.selection import Selection
+
+    try:
+        number = parse_queue_id(queue_id)
+    except ValueError as error:
+        raise click.UsageError(f"{error}.") from None
+    with operation.transaction(reading=True) as connection:
+        found = envelope(connection, number)
+        view, _ = _view(operation, connection)
+        recipients = list(view.select(Selection(ids=(number,))))
+    if found is None:
+        raise Refused(f"Message {queue_id.upper()} is not in the queue; the mail log tells what became of it.")
+    facts = {
+        "id": queue_id.upper(),
+        "sender": found.sender,
+        "user": found.user,
+        "list": found.list,
+        "level": found.level,
+        "size": found.size,
+        "received_at": found.received_at,
+        "campaign": found.campaign,
+    }
+    if as_json:
+        print_json(facts | {"recipients": [queued_json(each) for each in recipients]})
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False)
+    for label, value in facts.items():
+        table.add_row(label.replace("_", " ").capitalize(), Text(date(found.received_at) if label == "received_at" else str(value)))
+    console().print(table)
+    print_queued(recipients)
+
+
+def _hold(operation: Operation, running: Any, lasting: str | None, reason: str, *, count_time: bool, all_: bool, texts: Any) -> None:
+    """Make rules, one for each value of the one kind that is named."""
+    from smtpplus.queue import rulebook
+
+    chosen = named(texts, all_=all_)
+    if len({kind for kind, _ in chosen}) != 1:
+        raise click.UsageError("A rule selects by one thing: name selectors of one kind, or --all.")
+    seconds = 0.0 if lasting is None else parse_span(lasting)
+    now = time.time()
+    with operation.transaction() as connection:
+        for kind, value in chosen:
+            rule = rulebook.add(
+                connection,
+                kind,
+                value,
+                running=running,
+                reason=reason,
+                who=operator(),
+                now=now,
+                lasting=seconds,
+                keep_expiry=count_time,
+                lifetime=operation.configuration.queue.lifetime,
+            )
+            click.echo(f"Rule {rule.id} holds {meant(rule)}" + (f" until {date(rule.expires_at)}." if seconds else " until it is lifted."))
+
+
+def _holding(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--count-time", is_flag=True, help="Let the time on hold count toward the lifetime of messages."),
+        _reason,
+        click.option("--for", "lasting", metavar="TIME", help='End by itself after this time, such as "2h".'),
+        everything,
+        selectors,
+    ):
+        command = option(command)
+    return command
+
+
+@queue.command()
+@_holding
+@click.pass_obj
+def hold(operation: Operation, /, *, lasting: str | None, reason: str, count_time: bool, all_: bool, **texts: Any) -> None:
+    """Let mail wait: nothing of what is selected starts, now or later, until `release`. What is under way finishes."""
+    _hold(operation, "finish", lasting, reason, count_time=count_time, all_=all_, texts=texts)
+
+
+@queue.command()
+@_holding
+@click.pass_obj
+def pause(operation: Operation, /, *, lasting: str | None, reason: str, count_time: bool, all_: bool, **texts: Any) -> None:
+    """As `hold`, and what is under way stops too, for `[priority] max_pause` at most."""
+    _hold(operation, "stop", lasting, reason, count_time=count_time, all_=all_, texts=texts)
+
+
+def _lift(operation: Operation, numbers: tuple[int, ...], *, all_: bool, texts: Any) -> None:
+    from smtpplus.queue import rulebook
+
+    wanted = named(texts, all_=all_)
+    if not wanted and not numbers:
+        raise click.UsageError("Name the rule by --rule, by the selector it was made with, or by --all.")
+    now = time.time()
+    with operation.transaction() as connection:
+        rules = rulebook.in_force(connection, now)
+        ending = [rule for rule in rules if rule.id in numbers or (rule.kind, rule.value) in wanted]
+        missing = [f"--rule {number}" for number in numbers if number not in {rule.id for rule in ending}]
+        missing += [
+            f"{kind} {value}".rstrip() for kind, value in wanted if (kind, value) not in {(rule.kind, rule.value) for rule in ending}
+        ]
+        if missing:
+            raise Refused(f"There is no such rule: {', '.join(missing)}; `smtpplus queue list` shows those in force.")
+        rulebook.lift(connection, [rule.id for rule in ending], who=operator(), now=now)
+    for rule in ending:
+        click.echo(f"Rule {rule.id} on {meant(rule)} is lifted.")
+
+
+def _lifting(command: Callable[..., None]) -> Callable[..., None]:
+    rule = click.option("--rule", "numbers", type=int, multiple=True, metavar="NUMBER", help="A rule, by its number. May be repeated.")
+    return rule(everything(selectors(command)))
+
+
+@queue.command()
+@_lifting
+@click.pass_obj
+def release(operation: Operation, /, *, numbers: tuple[int, ...], all_: bool, **texts: Any) -> None:
+    """End rules made by `hold` or `pause`; --all ends the one on everything."""
+    _lift(operation, numbers, all_=all_, texts=texts)
+
+
+@queue.command()
+@_lifting
+@click.pass_obj
+def resume(operation: Operation, /, *, numbers: tuple[int, ...], all_: bool, **texts: Any) -> None:
+    """The same as `release`."""
+    _lift(operation, numbers, all_=all_, texts=texts)
+
+
+def _acting(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (_json, _reason, _state, everything, selectors):
+        command = option(command)
+    return command
+
+
+@queue.command()
+@_acting
+@click.pass_obj
+def cancel(operation: Operation, /, *, all_: bool, state: Any, reason: str, as_json: bool, **texts: Any) -> None:
+    """Take recipients out of the queue for good; their senders are not told. An attempt under way is given up before the end of its
+    data, and finished after it."""
+    count = cancel_selected(operation, explicit(texts, all_=all_, state=state), reason=reason)
+    print_count(count, "cancelled", as_json)
+
+
+def cancel_selected(operation: Operation, chosen: Selection, *, reason: str) -> int:
+    """Take what is selected out of the queue; how many recipients there were."""
+    from smtpplus.queue import actions
+
+    who = operator()
+    return _act(operation, chosen, "Cancelling", lambda connection, some: actions.cancel(connection, some, who=who, reason=reason))
+
+
+@queue.command()
+@_acting
+@click.pass_obj
+def retry(operation: Operation, /, *, all_: bool, state: Any, reason: str, as_json: bool, **texts: Any) -> None:
+    """Try now what waits for its next attempt or its schedule, also at destinations that are left alone for a while."""
+    print_count(_move(operation, explicit(texts, all_=all_, state=state), 0.0, reason), "due now", as_json)
+
+
+@queue.command()
+@_acting
+@click.option("--at", "at", metavar="TIME", help='When, such as "2026-12-24 08:00" (local time) or "2026-12-24T08:00:00+01:00".')
+@click.option("--in", "in_", metavar="TIME", help='When, counted from now, such as "2h".')
+@click.pass_obj
+def reschedule(
+    operation: Operation, /, *, all_: bool, state: Any, reason: str, as_json: bool, at: str | None, in_: str | None, **texts: Any
+) -> None:
+    """Let mail wait until a time. An attempt that is under way is not disturbed; its retry is."""
+    if (at is None) is (in_ is None):
+        raise click.UsageError("Say when: by --at or by --in.")
+    due = parse_moment(at) if at is not None else time.time() + parse_span(in_ or "")
+    print_count(_move(operation, explicit(texts, all_=all_, state=state), due, reason), f"due at {date(due)}", as_json)
+
+
+def _move(operation: Operation, chosen: Selection, due: float, reason: str) -> int:
+    from smtpplus.queue import actions
+
+    who = operator()
+    return _act(operation, chosen, "Changing", lambda connection, some: actions.move(connection, some, due, who=who, reason=reason))
+
+
+def _act(operation: Operation, chosen: Selection, what: str, act: Callable[[Connection, list[Queued]], int]) -> int:
+    """Do something to all that is selected, batch by batch, showing how far it is."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from smtpplus.queue.actions import BATCH
+    from smtpplus.queue.selection import FIRST
+
+    done, after = 0, FIRST
+    screen = Console(stderr=True)
+    with operation.database() as engine, Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        with engine.connect().execution_options(reading=True) as connection:
+            task = progress.add_task(what, total=_view(operation, connection)[0].count(chosen))
+        while True:
+            with engine.connect().execution_options(reading=True) as connection:
+                some = list(_view(operation, connection)[0].select(chosen, after=after, limit=BATCH))
+            if not some:
+                return done
+            begun = time.monotonic()
+            with engine.begin() as connection:
+                done += act(connection, some)
+            progress.advance(task, len(some))
+            after = some[-1].key
+            if len(some) == BATCH:
+                time.sleep(time.monotonic() - begun)  # the daemon's turn
+
+
+def _view(operation: Operation, connection: Connection) -> tuple[QueueView, list[Rule]]:
+    from smtpplus.delivery.routing import Router
+    from smtpplus.queue import rulebook
+    from smtpplus.queue.rules import Rules
+    from smtpplus.queue.selection import QueueView
+
+    now = time.time()
+    rules = rulebook.in_force(connection, now)
+    router = Router(operation.configuration.route, mx_port=operation.configuration.delivery.mx_port)
+    return QueueView(connection, Rules(rules, now), router.destination, now), rules

@@ -1,0 +1,86 @@
+"""The options by which `smtpplus queue` is told what is meant: the same for every verb."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from smtpplus.queue.rules import Kind
+    from smtpplus.queue.selection import Selection
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SELECTORS = {  # parameter: option, metavar and help
+    "ids": ("--id", "ID", "A message, by its queue ID."),
+    "users": ("--user", "NAME", "Mail of this user."),
+    "lists": ("--list", "LIST", "Mail of the users of this list, as it was when they sent it."),
+    "sender_domains": ("--sender-domain", "DOMAIN", "Mail whose envelope sender is of this domain."),
+    "destinations": ("--destination", "DOMAIN|VIA", "Mail to this domain, or by this `via` of a [[route]]."),
+    "levels": ("--level", "1..5", "Mail of this priority."),
+}
+_KINDS: dict[str, Kind] = {
+    "ids": "message",
+    "users": "user",
+    "lists": "list",
+    "sender_domains": "sender-domain",
+    "destinations": "destination",
+    "levels": "level",
+}
+
+
+def selectors(command: F) -> F:
+    """Give a command the selectors; they arrive as tuples of texts, by parameter."""
+    for parameter, (option, metavar, text) in reversed(_SELECTORS.items()):
+        command = click.option(option, parameter, metavar=metavar, multiple=True, help=f"{text} May be repeated.")(command)
+    return command
+
+
+def everything(command: F) -> F:
+    """Give a command --all."""
+    return click.option("--all", "all_", is_flag=True, help="Everything that is queued.")(command)
+
+
+def named(texts: dict[str, Any], *, all_: bool = False) -> list[tuple[Kind, str]]:
+    """The selectors given, normalized, and everything if `all_`; wrong usage if one cannot be."""
+    from smtpplus.queue.rules import normalized
+
+    found: list[tuple[Kind, str]] = [("everything", "")] if all_ else []
+    for parameter, kind in _KINDS.items():
+        for text in texts[parameter]:
+            try:
+                found.append((kind, normalized(kind, text)))
+            except ValueError as error:
+                raise click.UsageError(f"{_SELECTORS[parameter][0]}: {error}.") from None
+    return found
+
+
+def selection(texts: dict[str, Any], *, state: Any = None) -> Selection:
+    """What the options select."""
+    from smtpplus.mail.envelope import parse_queue_id
+    from smtpplus.queue.selection import Selection
+
+    values: dict[Kind, list[str]] = {}
+    for kind, value in named(texts):
+        values.setdefault(kind, []).append(value)
+    return Selection(
+        users=tuple(values.get("user", ())),
+        lists=tuple(values.get("list", ())),
+        sender_domains=tuple(values.get("sender-domain", ())),
+        destinations=tuple(values.get("destination", ())),
+        levels=tuple(int(value) for value in values.get("level", ())),
+        ids=tuple(parse_queue_id(value) for value in values.get("message", ())),
+        state=state,
+    )
+
+
+def explicit(texts: dict[str, Any], *, all_: bool, state: Any = None) -> Selection:
+    """As `selection`; wrong usage unless something was selected, or --all was."""
+    from smtpplus.queue.selection import Selection
+
+    found = selection(texts, state=state)
+    if (found == Selection()) is not all_:
+        raise click.UsageError("Name what is meant by selectors, or --all for everything that is queued.")
+    return found

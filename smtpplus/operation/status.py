@@ -1,0 +1,96 @@
+"""`smtpplus status`: how the daemon and its queue stand."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from smtpplus.operation.cli import Operation, console, date, print_json
+from smtpplus.operation.listing import print_rules, rule_json, span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from smtpplus.queue.standing import Standing
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@click.pass_obj
+def status(operation: Operation, as_json: bool) -> None:
+    """Show how the queue stands: depth and oldest wait per level, destinations left alone, rules, what runs and what is stopped."""
+    import msgspec
+
+    from smtpplus.queue import rulebook, standing
+    from smtpplus.queue.selection import depth
+
+    now = time.time()
+    with operation.transaction(reading=True) as connection:
+        levels = _levels(depth(connection, now), now)
+        rules = rulebook.in_force(connection, now)
+        found = standing.read(connection)
+    running = found is not None and standing.alive(found[0].process)
+    stands = found[0].standing if found is not None and running else None
+    if as_json:
+        print_json(
+            {
+                "running": running,
+                "process": found[0].process if found is not None and running else None,
+                "levels": levels,
+                "rules": [rule_json(rule) for rule in rules],
+                "daemon": None if stands is None else msgspec.to_builtins(stands),
+            }
+        )
+        return
+    click.echo(f"The daemon runs as process {found[0].process}." if found is not None and running else "The daemon does not run.")
+    _print_levels(levels)
+    print_rules(rules)
+    if stands is not None:
+        _print_standing(stands)
+
+
+def _levels(rows: Iterable[Any], now: float) -> list[dict[str, Any]]:
+    """Per level: recipients by state, and for how long the oldest has waited that may go."""
+    levels: dict[int, dict[str, Any]] = {
+        level: {"level": level, "waiting": 0, "scheduled": 0, "deferred": 0, "oldest": None} for level in range(1, 6)
+    }
+    for row in rows:
+        state = "waiting" if not row.later else "deferred" if row.tried else "scheduled"
+        level = levels[row.level]
+        level[state] += row.count
+        if state == "waiting":
+            level["oldest"] = max(level["oldest"] or 0.0, now - (row.oldest >> 20) / 1000)
+    return list(levels.values())
+
+
+def _print_levels(levels: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table("Level", "Waiting", "Oldest waits", "Scheduled", "Deferred or under way")
+    for level in levels:
+        oldest = "" if level["oldest"] is None else span(level["oldest"])
+        table.add_row(*map(str, (level["level"], level["waiting"], oldest, level["scheduled"], level["deferred"])))
+    console().print(table)
+
+
+def _print_standing(stands: Standing) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    click.echo(f"Under way: {stands.running}. Ready or held: {stands.ready}. Waiting for their time: {stands.delayed}.")
+    if stands.preempting is not None:
+        click.echo(f"Urgent mail: nothing below level {stands.preempting} starts.")
+    if stands.backing_off:
+        table = Table("Left alone as nobody answered", "Until", "Times", title=None)
+        for each in stands.backing_off:
+            table.add_row(*map(Text, (each.destination, date(each.until), str(each.failures))))
+        console().print(table)
+        if stands.destinations_backing_off > len(stands.backing_off):
+            click.echo(f"{stands.destinations_backing_off} destinations are left alone in all.")
+    if stands.stopped:
+        table = Table("Stopped", "Destination", "Level", "By")
+        for transfer in stands.stopped:
+            table.add_row(*map(Text, (transfer.id, transfer.destination, str(transfer.level), transfer.cause)))
+        console().print(table)

@@ -1,0 +1,70 @@
+"""What is done to queued recipients from outside the daemon, in short transactions: cancel, put off, try now.
+
+Each batch is whole: rows changed, the daemon's changes noted (see watch), the generation raised. From the moment of its commit the daemon
+can begin no attempt at what was cancelled or put off, whatever is in its memory: recording an attempt fails (schema.RECORD_ATTEMPT).
+What is under way when it is cancelled is given up before its final dot; after that it is delivered. The caller commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, bindparam, insert, select, update
+
+from smtpplus.mail.reply import printable
+from smtpplus.queue.rulebook import raise_generation
+from smtpplus.queue.selection import Key, Queued
+from smtpplus.storage import schema
+
+BATCH = 500  # recipients in one transaction
+CANCELLED, MOVED, RETRIED = "cancelled", "moved", "retried"
+_R = schema.recipients.c
+
+
+def cancel(connection: Connection, some: Sequence[Queued], *, who: str, reason: str) -> int:
+    """Take recipients out of the queue, and messages with their last. How many there were."""
+    keys = _there(connection, some)
+    if not keys:
+        return 0
+    rows = sorted(keys)
+    numbers = sorted({(number,) for number, _ in keys})
+    schema.DELETE_RECIPIENT.run(connection, [*rows])
+    schema.REMOVE_CHUNKS_IF_SETTLED.run(connection, [*numbers])
+    schema.REMOVE_IF_SETTLED.run(connection, [*numbers])
+    _note(connection, some, keys, CANCELLED, who=who, reason=reason)
+    return len(keys)
+
+
+def move(connection: Connection, some: Sequence[Queued], due: float, *, who: str, reason: str) -> int:
+    """Let recipients be due at `due`, seconds since the epoch; 0: now, also at a destination that is left alone. How many there were."""
+    keys = _there(connection, some)
+    if not keys:
+        return 0
+    change = update(schema.recipients).where(_R.message_id == bindparam("key"), _R.number == bindparam("index")).values(due=due)
+    connection.execute(change, [{"key": number, "index": index} for number, index in keys])
+    _note(connection, some, keys, MOVED if due else RETRIED, who=who, reason=reason)
+    return len(keys)
+
+
+def _there(connection: Connection, some: Sequence[Queued]) -> set[Key]:
+    """Which of them are still in the queue: the selection was read before this transaction began."""
+    numbers = sorted({each.id for each in some})
+    query = select(_R.message_id, _R.number).where(_R.message_id.in_(numbers))
+    return {(row.message_id, row.number) for row in connection.execute(query)} & {each.key for each in some}
+
+
+def _note(connection: Connection, some: Sequence[Queued], keys: set[Key], what: str, *, who: str, reason: str) -> None:
+    rows = [
+        {
+            "message_id": each.id,
+            "number": each.number,
+            "address": each.address,
+            "what": what,
+            "who": who,
+            "reason": printable(reason),
+        }
+        for each in some
+        if each.key in keys
+    ]
+    connection.execute(insert(schema.changes), rows)
+    raise_generation(connection)

@@ -1,0 +1,125 @@
+"""How the daemon stands, for those who ask the database: what is under way, stopped, or left alone.
+
+Only memory knows this. Once a second it is written as one row if it changed, so that an idle daemon writes nothing. A row of a daemon
+that is gone is told by its process id.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, insert, select, update
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+
+from smtpplus.storage import schema
+from smtpplus.storage.database import Database
+
+EVERY = 1.0  # seconds between two looks
+SHOWN = 100  # destinations and transfers named in one row
+NAME = "queue"
+
+
+class BackingOff(msgspec.Struct, frozen=True):
+    """A destination that did not answer, and is left alone until then."""
+
+    destination: str
+    until: float  # seconds since the epoch
+    failures: int  # in a row
+    waiting: int  # entries in memory
+
+
+class StoppedTransfer(msgspec.Struct, frozen=True):
+    """A running transfer that urgent mail or a rule has stopped."""
+
+    id: str
+    destination: str
+    level: int
+    cause: str
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What only memory knows."""
+
+    ready: int  # entries that wait for a slot, or are held
+    delayed: int  # messages that wait for their time
+    running: int
+    backing_off: tuple[BackingOff, ...] = ()
+    destinations_backing_off: int = 0
+    stopped: tuple[StoppedTransfer, ...] = ()
+    preempting: int | None = None  # nothing below this level starts, as urgent mail is ready or running
+
+
+class Row(msgspec.Struct, frozen=True):
+    """What is written."""
+
+    process: int  # 0: it has stopped
+    standing: Standing
+
+
+class Report:
+    """Writes how the daemon stands. `start` it with the scheduler, `stop` it before the database."""
+
+    def __init__(self, *, database: Database, standing: Callable[[], Standing], clock: IReactorTime, now: Callable[[], float]) -> None:
+        self._database = database
+        self._standing = standing
+        self._now = now
+        self._written = ""
+        self._writing = False
+        self._loop = LoopingCall(self._look)
+        self._loop.clock = clock
+
+    def start(self) -> None:
+        """Write now, and whenever something changed."""
+        self._loop.start(EVERY)
+
+    def stop(self) -> Deferred[Any]:
+        """Write that the daemon has stopped; fires when that is done or cannot be."""
+        if self._loop.running:
+            self._loop.stop()
+        return self._write(msgspec.json.encode(Row(0, Standing(0, 0, 0))).decode())
+
+    def _look(self) -> None:
+        text = msgspec.json.encode(Row(os.getpid(), self._standing())).decode()
+        if text != self._written and not self._writing:
+            self._write(text)
+
+    def _write(self, text: str) -> Deferred[Any]:
+        at = self._now()
+        self._writing = True
+
+        def work(connection: Connection) -> None:
+            s = schema.status
+            if connection.execute(update(s).where(s.c.name == NAME).values(value=text, at=at)).rowcount == 0:
+                connection.execute(insert(s).values(name=NAME, value=text, at=at))
+
+        def written(result: Any) -> None:
+            self._writing = False
+            if result is None:
+                self._written = text
+
+        return self._database.write(work).addBoth(written)
+
+
+def read(connection: Connection) -> tuple[Row, float] | None:
+    """What the daemon wrote last, and when; None if there never was one."""
+    s = schema.status.c
+    found = connection.execute(select(s.value, s.at).where(s.name == NAME)).one_or_none()
+    return None if found is None else (msgspec.json.decode(found.value, type=Row), found.at)
+
+
+def alive(process: int) -> bool:
+    """Whether a process of this machine with that id runs."""
+    if not process:
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,247 @@
+"""`smtpplus queue` and `status` on a real database, without a daemon: what is listed, held, changed and refused."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import Connection, Engine, func, insert, select
+
+from smtpplus.mail.envelope import CHUNK, Envelope, Recipient, parse_queue_id, queue_id
+from smtpplus.operation.cli import main
+from smtpplus.queue import rows
+from smtpplus.queue.entry import EnvelopeIds
+from smtpplus.storage import schema
+from smtpplus.storage.engine import create_engine, migrate
+
+Queue = Callable[..., Any]
+NEW_ID = EnvelopeIds(1)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    """The database that the command line will use."""
+    (tmp_path / "smtpplus.toml").write_text(
+        'state_directory = "state"\n[[route]]\ndestination = ".smart.net"\nvia = "smtp://smart:25"\n[[route]]\ndestination = "*"\n'
+    )
+    url = f"sqlite:///{tmp_path}/state/smtpplus.sqlite"
+    migrate(url)
+    return create_engine(url)
+
+
+@pytest.fixture
+def queue(tmp_path: Path, engine: Engine) -> Queue:
+    """Call `smtpplus ARGUMENTS` and judge its status; with --json its value is returned, else its text."""
+
+    def call(*arguments: str, status: int = 0) -> Any:
+        result = CliRunner().invoke(main, ["--config", str(tmp_path / "smtpplus.toml"), *arguments])
+        assert result.exit_code == status, result.output
+        return json.loads(result.stdout) if "--json" in arguments and not status else result.output
+
+    return call
+
+
+def put(engine: Engine, *to: str, sender: str = "a@example.com", user: str = "app", level: int = 3, list: str = "default") -> int:
+    """A message in the queue; its id."""
+    number = NEW_ID()
+    recipients = tuple(Recipient(address) for address in to or ("b@example.net",))
+    envelope = Envelope(number, sender, recipients, user, level, 2 * CHUNK, time.time(), list=list)
+    row = (number, schema.QUEUED, sender, user, level, 2 * CHUNK, envelope.received_at, 2, rows.parameters(envelope), b"x" * CHUNK)
+    with engine.begin() as connection:
+        schema.INSERT_MESSAGE.run(connection, [row])
+        schema.INSERT_CHUNK.run(connection, [(number, 1, b"x" * CHUNK)])
+        for statement, values in rows.recipients(envelope):
+            statement.run(connection, [values])
+    return number
+
+
+def change(engine: Engine, number: int, **values: Any) -> None:
+    """Let the recipients of a message be as after attempts."""
+    with engine.begin() as connection:
+        connection.execute(schema.recipients.update().where(schema.recipients.c.message_id == number).values(**values))
+
+
+def count(engine: Engine) -> tuple[int, ...]:
+    """Messages, chunks and recipients stored."""
+
+    def work(connection: Connection) -> tuple[int, ...]:
+        tables = (schema.messages, schema.chunks, schema.recipients)
+        return tuple(connection.scalar(select(func.count()).select_from(table)) or 0 for table in tables)
+
+    with engine.connect() as connection:
+        return work(connection)
+
+
+def test_selectors(engine: Engine, queue: Queue) -> None:
+    """A31: each selector finds its messages; of one kind they are alternatives, of several kinds all must be met."""
+    plain = queue_id(put(engine))
+    bulk = queue_id(put(engine, "x@GMAIL.com", user="bulk", level=5, list="news"))
+    smart = queue_id(put(engine, "y@a.smart.net", sender="n@Other.COM"))
+    wanted = {
+        (): [plain, bulk, smart],
+        ("--user", "bulk"): [bulk],
+        ("--list", "news"): [bulk],
+        ("--level", "5", "--level", "4"): [bulk],
+        ("--sender-domain", "other.com"): [smart],
+        ("--destination", "gmail.com"): [bulk],
+        ("--destination", "smtp://smart:25"): [smart],
+        ("--destination", "a.smart.net", "--destination", "gmail.com"): [bulk, smart],
+        ("--id", plain.lower()): [plain],
+        ("--user", "app", "--destination", "gmail.com"): [],
+    }
+    found = {arguments: [each["id"] for each in queue("queue", "list", *arguments, "--json")["recipients"]] for arguments in wanted}
+    assert found == wanted
+
+
+def test_states(engine: Engine, queue: Queue) -> None:
+    """A30, A31: what waits, is held, is scheduled, is under way or was deferred is told apart, and selected by it."""
+    later = time.time() + 1000
+    numbers = {
+        state: put(engine, user="held" if state == "held" else "app") for state in ("waiting", "held", "scheduled", "trying", "deferred")
+    }
+    change(engine, numbers["scheduled"], due=later)
+    change(engine, numbers["trying"], due=later, attempts=1)
+    change(engine, numbers["deferred"], due=later, attempts=2, reply="451 later")
+    queue("queue", "hold", "--user", "held", "--reason", "spam?")
+    listed = queue("queue", "list", "--json")
+    assert {each["state"]: each["id"] for each in listed["recipients"]} == {state: queue_id(number) for state, number in numbers.items()}
+    assert [(rule["kind"], rule["value"], rule["reason"], rule["running"]) for rule in listed["rules"]] == [
+        ("user", "held", "spam?", "finish")
+    ]
+    for state, number in numbers.items():
+        assert [each["id"] for each in queue("queue", "list", "--state", state, "--json")["recipients"]] == [queue_id(number)]
+    assert "held, rule 1 (spam?)" in queue("queue", "list")
+
+
+def test_pages(engine: Engine, queue: Queue) -> None:
+    """A list that is cut says where to go on, and the pages together are the whole."""
+    numbers = [put(engine, "a@x.net", "b@x.net") for _ in range(5)]
+    pages, after = [], None
+    while True:
+        page = queue("queue", "list", "--limit", "3", *(["--after", after] if after else []), "--json")
+        pages.append([(parse_queue_id(each["id"]), each["number"]) for each in page["recipients"]])
+        after = page["next"]
+        if after is None:
+            break
+    assert [len(page) for page in pages] == [3, 3, 3, 1]
+    assert [key for page in pages for key in page] == [(number, index) for number in numbers for index in (0, 1)]
+
+
+def test_show(engine: Engine, queue: Queue) -> None:
+    """D3: one message with its envelope, and what each of its recipients waits for."""
+    number = put(engine, "a@x.net", "b@y.net", level=2)
+    shown = queue("queue", "show", queue_id(number), "--json")
+    assert (shown["id"], shown["sender"], shown["level"], shown["size"]) == (queue_id(number), "a@example.com", 2, 2 * CHUNK)
+    assert [(each["recipient"], each["state"], each["due"]) for each in shown["recipients"]] == [
+        ("a@x.net", "waiting", None),
+        ("b@y.net", "waiting", None),
+    ]
+    assert "a@x.net" in queue("queue", "show", queue_id(number))
+    assert "is not in the queue" in queue("queue", "show", queue_id(number + 1), status=1)
+
+
+def test_rules_are_made_and_lifted(queue: Queue) -> None:
+    """A31, D7: a rule has its reason, who made it and its end; it is lifted by number, by selector, or by its time."""
+    queue("queue", "pause", "--destination", "Gmail.com", "--for", "2h", "--reason", "greylisting")
+    queue("queue", "hold", "--level", "5", "--level", "4")
+    queue("queue", "hold", "--all")
+    rules = queue("queue", "list", "--json")["rules"]
+    assert [(rule["kind"], rule["value"], rule["running"]) for rule in rules] == [
+        ("destination", "gmail.com", "stop"),
+        ("level", "5", "finish"),
+        ("level", "4", "finish"),
+        ("everything", "", "finish"),
+    ]
+    assert rules[0]["expires_at"] == pytest.approx(rules[0]["created_at"] + 7200)
+    assert rules[0]["who"].endswith("at the command line")
+    queue("queue", "resume", "--destination", "gmail.com")
+    queue("queue", "release", "--rule", "2")
+    queue("queue", "resume", "--all")
+    assert [rule["id"] for rule in queue("queue", "list", "--json")["rules"]] == [3]
+    assert "There is no such rule: user x" in queue("queue", "release", "--user", "x", status=1)
+
+
+def test_cancel(engine: Engine, queue: Queue) -> None:
+    """Cancelling takes away recipients, and a message with its chunks only with its last; the daemon is left a note for each."""
+    two = put(engine, "a@x.net", "b@y.net")
+    put(engine, user="other")
+    assert queue("queue", "cancel", "--destination", "x.net", "--json") == {"recipients": 1}
+    assert count(engine) == (2, 2, 2)
+    assert queue("queue", "cancel", "--id", queue_id(two), "--reason", "a mistake") == "1 recipient cancelled.\n"
+    assert count(engine) == (1, 1, 1)
+    with engine.connect() as connection:
+        notes = connection.execute(select(schema.changes.c.address, schema.changes.c.what, schema.changes.c.reason)).all()
+    assert [tuple(note) for note in notes] == [("a@x.net", "cancelled", ""), ("b@y.net", "cancelled", "a mistake")]
+
+
+def test_many_are_changed_in_batches(engine: Engine, queue: Queue) -> None:
+    """More than a batch is changed to the last, and each change once."""
+    row = {"number": 0, "address": "b@x.net", "level": 3, "user": "app", "attempts": 1, "due": time.time() + 1000, "reply": "451 later"}
+    with engine.begin() as connection:
+        connection.execute(insert(schema.recipients), [row | {"message_id": NEW_ID()} for _ in range(1203)])
+    assert queue("queue", "retry", "--state", "deferred", "--json") == {"recipients": 1203}
+    assert queue("queue", "retry", "--state", "deferred", "--json") == {"recipients": 0}
+    assert queue("queue", "cancel", "--all", "--json") == {"recipients": 1203}
+    assert count(engine) == (0, 0, 0)
+
+
+def test_reschedule(engine: Engine, queue: Queue) -> None:
+    """A30: mail is put off to a time in words or by the clock, and retried now."""
+    number = put(engine)
+    queue("queue", "reschedule", "--all", "--in", "2h")
+    (listed,) = queue("queue", "list", "--json")["recipients"]
+    assert listed["state"] == "scheduled"
+    assert listed["due"] == pytest.approx(time.time() + 7200, abs=60)
+    queue("queue", "reschedule", "--id", queue_id(number), "--at", "2033-05-18T05:33:20+02:00")
+    assert queue("queue", "list", "--json")["recipients"][0]["due"] == 2_000_000_000
+    queue("queue", "retry", "--user", "app")
+    assert queue("queue", "list", "--json")["recipients"][0]["state"] == "waiting"
+
+
+def test_wrong_usage(queue: Queue) -> None:
+    """What is not meant clearly changes nothing: status 2 and a sentence."""
+    for arguments, sentence in (
+        (("cancel",), "or --all for everything"),
+        (("cancel", "--all", "--user", "x"), "or --all for everything"),
+        (("hold", "--user", "x", "--level", "3"), "A rule selects by one thing"),
+        (("hold",), "A rule selects by one thing"),
+        (("list", "--level", "9"), "levels are 1 to 5"),
+        (("list", "--id", "7"), "--id: '7' is not a queue ID"),
+        (("list", "--after", "x"), "--after takes what a list ends with"),
+        (("release",), "Name the rule"),
+        (("hold", "--all", "--for", "soon"), "is no duration"),
+        (("reschedule", "--all"), "Say when"),
+        (("reschedule", "--all", "--at", "tomorrow"), "is no time"),
+    ):
+        output = queue("queue", *arguments, status=2)
+        assert sentence in " ".join(output.split()), output
+
+
+def test_status(engine: Engine, queue: Queue) -> None:
+    """D1: depth and oldest wait per level, and the rules in force, from the database alone."""
+    put(engine, level=1)
+    put(engine, "a@x.net", "b@x.net", level=5)
+    change(engine, put(engine, level=5), due=time.time() + 1000, attempts=1, reply="451 later")
+    queue("queue", "hold", "--level", "5")
+    found = queue("status", "--json")
+    assert (found["running"], found["daemon"]) == (False, None)
+    assert [(level["waiting"], level["deferred"]) for level in found["levels"]] == [(1, 0), (0, 0), (0, 0), (0, 0), (2, 1)]
+    assert [level["oldest"] is None for level in found["levels"]] == [False, True, True, True, False]
+    assert [rule["value"] for rule in found["rules"]] == ["5"]
+    assert "The daemon does not run." in queue("status")
+
+
+def test_deleting_a_user_may_drop_queued_mail(engine: Engine, queue: Queue) -> None:
+    """A5: with --queued drop the user's queued mail is cancelled with them, other mail stays; with keep it all stays."""
+    for name in ("one", "two"):
+        queue("user", "add", name, "--domains", "a.com", "--vouch", "--json")
+        put(engine, user=name)
+    queue("user", "delete", "one", "--queued", "keep")
+    assert count(engine) == (2, 2, 2)
+    assert "Queued recipients dropped: 1." in queue("user", "delete", "two", "--queued", "drop")
+    assert [each["user"] for each in queue("queue", "list", "--json")["recipients"]] == ["one"]
+    assert count(engine) == (1, 1, 1)
