@@ -29,6 +29,11 @@ def wanted(kind: Kind, sender: str, recipient: Recipient) -> bool:
     return _KEYWORD[kind] in recipient.notify.upper().split(",")
 
 
+def traced(envelope: Envelope, recipient: Recipient) -> bool:
+    """Whether the sender wants to hear of each relay on the way (by-trace, RFC 2852 §4)."""
+    return envelope.by_mode[1:] == "T" and bool(envelope.sender) and recipient.notify != "NEVER"
+
+
 class Notifier:
     """Composes notifications in the name of this host."""
 

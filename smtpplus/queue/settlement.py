@@ -22,7 +22,7 @@ from smtpplus.mail.envelope import Envelope, queue_id
 from smtpplus.mail.reply import Outcome
 from smtpplus.queue import retry
 from smtpplus.queue.aside import facts_of
-from smtpplus.queue.bounce import Kind, Notifier, wanted
+from smtpplus.queue.bounce import Kind, Notifier, traced, wanted
 from smtpplus.queue.entry import Entry, Message
 from smtpplus.queue.rules import Rules
 from smtpplus.queue.spool import Spool, Steps
@@ -93,6 +93,8 @@ class Settlement:
         later: Settled = []
         held = self.rules.held(facts_of(entry), envelope.received_at, now) if self.rules.ever else 0.0
         end = retry.ends_at(envelope.received_at, self._lifetime, held)
+        if envelope.by_mode:
+            end = retry.returned_at(end, envelope.deliver_by, envelope.by_mode)
         for number, disposition in _matched(entry, dispositions):
             outcome = disposition.outcome
             if outcome is Outcome.DONE:
@@ -133,7 +135,8 @@ class Settlement:
         asked = [
             disposition
             for _, disposition in done
-            if not disposition.passed_on and wanted("delivered", envelope.sender, disposition.recipient)
+            if (not disposition.passed_on and wanted("delivered", envelope.sender, disposition.recipient))
+            or traced(envelope, disposition.recipient)
         ]
         if asked:
             notices.append(Notice("delivered", asked))
@@ -158,7 +161,10 @@ class Settlement:
         abandoned = all(disposition.reason == reasons.ABANDONED.code for _, disposition in later)
         due = now if abandoned else max(now, min(entry.due, end))
         warned: list[Disposition] = []
-        if self._warn_after and not entry.warned and now - envelope.received_at >= self._warn_after:
+        warned_at = retry.warned_at(envelope.received_at, self._warn_after, envelope.deliver_by, envelope.by_mode)
+        if envelope.by_mode and now < warned_at < due:
+            due = warned_at
+        if not entry.warned and now >= warned_at:
             entry.warned = True
             warned = [disposition for _, disposition in later if wanted("delayed", envelope.sender, disposition.recipient)]
         for number, disposition in later:
