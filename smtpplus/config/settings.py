@@ -44,6 +44,7 @@ OptionalEndpoint = Annotated[Endpoint | None, _read(values.optional_endpoint, 'a
 PublicURL = Annotated[str, _read(values.public_url, 'a string such as "https://mail.example.com"')]
 Destination = Annotated[str, _read(values.destination, 'a string with a domain, ".domain" or "*"')]
 Via = Annotated[str, _read(values.via, 'a string such as "mx" or "smtp://host:port"')]
+Sources = Annotated[tuple[str, ...], _read(values.sources, 'a string with an IP address, such as "192.0.2.1"')]
 HostName = Annotated[str, _read(values.host_name, "a string with a host name")]
 DatabaseURL = Annotated[str, _read(values.database, "a string with a database URL")]
 Directory = Annotated[Path, Meta(description="a string, the path of a directory", extra={"path": "directory"})]
@@ -64,6 +65,7 @@ class Listen(Struct, frozen=True):
 class TLS(Struct, frozen=True):
     certificate: FilePath = ""  # absolute path, or "": self-signed
     private_key: FilePath = ""
+    directory: Text = ""  # of more certificates, for clients that name a host; relative to the state directory
     minimum_version: Literal["1.2", "1.3"] = "1.2"
 
 
@@ -78,6 +80,8 @@ class Limits(Struct, frozen=True):
     auth_failures_per_connection: Count = 3
     auth_failures_per_address: CountOrOff = 50  # per hour; 0: off
     bad_commands: Count = 20  # per connection
+    login: TimeSpan = 300.0  # seconds from the connection to the login: what RFC 5321 §4.5.3.2.7 gives a single command
+    minimum_rate: Size = 500  # octets a second of message data; Postfix's smtpd_min_data_rate
     idle: TimeSpan = 300.0  # seconds, RFC 5321 §4.5.3.2.7
     grace: Duration = 30.0  # seconds for running transactions at SIGTERM
 
@@ -117,6 +121,7 @@ class Delivery(Struct, frozen=True):
     per_destination: Count = 20
     reserved_for_preempting: CountOrOff = 4  # of `connections`, and fewer than these
     mx_port: Port = 25
+    messages_per_connection: Count = 100
     tls: Literal["none", "opportunistic", "required", "verify"] = "opportunistic"
 
 
@@ -131,6 +136,8 @@ class Route(Struct, frozen=True):
     via: Via = "mx"
     username: Text = ""
     password_file: FilePath = ""
+    tls: Literal["", "none", "opportunistic", "required", "verify"] = ""  # "": as [delivery] says
+    source: Sources = ()  # IP addresses, at most one of each family
 
 
 class Log(Struct, frozen=True):

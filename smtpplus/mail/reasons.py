@@ -209,6 +209,20 @@ TOO_MANY_FAILED_LOGINS = _reason(
     "check user and password, then try again later",
 )
 IDLE = _reason("idle", "421 4.4.2", "Nothing was sent for {limit} seconds, closing", "The session was idle (RFC 5321 §4.5.3.2.7).")
+NO_LOGIN = _reason(
+    "no_login",
+    "421 4.4.2",
+    "No login within {limit} seconds, closing",
+    "A connection has `[limits] login` to become a user's; whoever only keeps it open takes a place that others need.",
+    "log in first",
+)
+TOO_SLOW = _reason(
+    "too_slow",
+    "421 4.4.2",
+    "The message comes at less than {limit} octets a second, closing",
+    "Message data must come at `[limits] minimum_rate` on the average of half a minute; a client that drips takes a place that others need.",
+    "try again over a better connection",
+)
 SHUTTING_DOWN = _reason(
     "shutting_down", "421 4.3.2", "The server is going down, closing", "An operator stops or restarts it.", "try again later"
 )

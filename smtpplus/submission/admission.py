@@ -34,6 +34,7 @@ LOGGED_IN = 8
 MAIL = 16  # in a transaction
 RCPT = 32  # it has a recipient
 
+RATE_WINDOW = 30.0  # seconds over which the rate of a message's data is measured
 LINGER = 30.0  # seconds a client has to take our last words
 NOBODY = Path("")  # the sender while there is no transaction
 _BEGIN_TLS = b"220 2.0.0 Begin TLS now\r\n"
@@ -65,6 +66,8 @@ class Admission(Channel):
         self._origin = NOBODY
         self._recipient = ""  # the one under consideration
         self._mistakes = 0
+        self._begun_at = 0.0  # seconds since the epoch
+        self._measured: tuple[float, int] | None = None  # when a slow sender began to be looked at, and the octets until then
         self._failed_logins = 0
         self._onLogout: Callable[[], object] | None = None
 
@@ -76,6 +79,7 @@ class Admission(Channel):
 
     def connectionMade(self) -> None:
         super().connectionMade()
+        self._begun_at = self.seen
         self._tell(Connected, self.name, self.client, self.transport.getHost().port)
         refusal = self.factory.admit(self)
         if self.factory.implicit_tls and self.factory.tls is not None:
@@ -102,8 +106,35 @@ class Admission(Channel):
         if self.closing:
             if now - self.seen > LINGER:
                 self.transport.abortConnection()
-        elif now - self.seen > idle and not self.waiting:
+        elif self.waiting:
+            self._measured = None
+        elif now - self.seen > idle:
             self.bye(reasons.IDLE.refusal(limit=f"{idle:.0f}"))
+        elif not self._state & SENDER:
+            if now - self._begun_at > self.factory.limits.login:
+                self.bye(reasons.NO_LOGIN.refusal(limit=f"{self.factory.limits.login:.0f}"))
+        elif self.takes_data:
+            self._expect_progress(now)
+        else:
+            self._measured = None
+
+    def _expect_progress(self, now: float) -> None:
+        """Part from a client that sends its message more slowly than `minimum_rate`, on the average of RATE_WINDOW seconds."""
+        if self._measured is None:
+            self._measured = (now, self.received)
+            return
+        since, before = self._measured
+        if now - since < RATE_WINDOW:
+            return
+        rate = self.factory.limits.minimum_rate
+        if self.received - before < rate * (now - since):
+            self.bye(reasons.TOO_SLOW.refusal(limit=str(rate)))
+        self._measured = (now, self.received)
+
+    @property
+    def takes_data(self) -> bool:
+        """Whether the client is sending a message."""
+        raise NotImplementedError
 
     def drain(self) -> None:
         """The server stops: part now, or when the transaction under way is over."""

@@ -41,6 +41,7 @@ class Channel(smtp.ESMTP):
         self._running = False
         self.closing = False
         self.lost = False
+        self.received = 0  # octets, in clear
         self.seen = 0.0  # when the client last did something, or a step of ours ended: seconds of `tick`
 
     # what a session defines
@@ -102,6 +103,7 @@ class Channel(smtp.ESMTP):
         if self.closing:
             return
         self.seen = self.tick()
+        self.received += len(data)
         self._framer.feed(data)
         if self._waits or self._full:
             self._paused = True

@@ -7,6 +7,7 @@ with 421, and lets transactions finish for as long as `[limits] grace` says. Fai
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from typing import Any, Callable
 
@@ -27,6 +28,7 @@ from smtpplus.submission.acceptance import Acceptance, Spool
 from smtpplus.submission.admission import SECURE, SENDER, Admission
 from smtpplus.submission.offer import Offer
 from smtpplus.submission.ports import ListenError, bind
+from smtpplus.submission.proxy import Proxied
 from smtpplus.submission.sasl import MECHANISMS
 from smtpplus.submission.session import Session
 from smtpplus.submission.sessions import Sessions
@@ -67,6 +69,7 @@ class SubmissionFactory(smtp.SMTPFactory):
         self.implicit_tls = listen.tls == "implicit"
         self.trusted_as = listen.trusted_as
         self._trusted: tuple[Network, ...] = listen.trusted_networks if listen.trusted_as else ()
+        self._proxies = listen.proxy_protocol_from
         self._clear_login = listen.auth_without_tls
         self._tls_required = listen.tls == "starttls-required"
         self._sessions = sessions
@@ -83,7 +86,12 @@ class SubmissionFactory(smtp.SMTPFactory):
         address = str(getattr(addr, "host", ""))
         if address.startswith("::ffff:"):
             address = address[7:]
-        return Session(self, address, int(getattr(addr, "port", 0)))
+        port = int(getattr(addr, "port", 0))
+        if self._proxies and _within(address, self._proxies):
+            proxied = Proxied((address, port), functools.partial(Session, self), self._sessions.forget, self.now)
+            self._sessions.watch(proxied)
+            return proxied
+        return Session(self, address, port)
 
     @property
     def now(self) -> float:
@@ -101,10 +109,8 @@ class SubmissionFactory(smtp.SMTPFactory):
     def first_state(self, address: str) -> int:
         """What is true of a client before it says anything."""
         state = 0 if self._tls_required else SECURE
-        if self._trusted:
-            client = ipaddress.ip_address(address.partition("%")[0])
-            if any(client in network for network in self._trusted if client.version == network.version):
-                state |= SENDER
+        if self._trusted and _within(address, self._trusted):
+            state |= SENDER
         return state
 
     def allows_clear_login(self, address: str) -> bool:
@@ -117,6 +123,12 @@ class SubmissionFactory(smtp.SMTPFactory):
         """The answer to EHLO."""
         mechanisms = self._mechanisms[session.startedTLS] if session.may_log_in else ""
         return self.offer.ehlo(secure=session.startedTLS, mechanisms=mechanisms, size=session.size_limit, now=self.now)
+
+
+def _within(address: str, networks: tuple[Network, ...]) -> bool:
+    """Whether a client is in one of `networks`."""
+    client = ipaddress.ip_address(address.partition("%")[0])
+    return any(client in network for network in networks if client.version == network.version)
 
 
 class SubmissionService(Service):

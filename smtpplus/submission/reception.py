@@ -57,6 +57,10 @@ class Reception(Authentication):
         self._failed: Refusal | None = None  # a chunk was refused, and the client's last one is still to come
         self._begun = 0  # transactions
 
+    @property
+    def takes_data(self) -> bool:
+        return self._reading is not None
+
     def do_MAIL(self, rest: bytes) -> None:
         if self.delivery is None:  # from a trusted network, and the first time: who is it?
             self.wait(self.trust().addCallback(lambda _: self.do_MAIL(rest)))

@@ -23,7 +23,8 @@ _NOT_VERIFIED = b"252 2.0.0 Addresses are not verified, but mail for them is tak
 _HELP = b"214 2.0.0 EHLO HELO STARTTLS AUTH MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT\r\n"
 
 _NOT_IMPLEMENTED = frozenset((b"EXPN", b"TURN", b"ETRN", b"SEND", b"SOML", b"SAML"))
-_WEB = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"DELETE", b"PATCH"))  # a browser made to talk to us
+_WEB = frozenset((b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"DELETE", b"PATCH", b"PROXY"))
+# browsers made to talk to us, and PROXY headers from where none is believed
 
 
 class Session(Reception):

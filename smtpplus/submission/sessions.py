@@ -18,6 +18,7 @@ from smtpplus.mail import reasons
 from smtpplus.mail.reasons import Refusal
 from smtpplus.submission.admission import Admission
 from smtpplus.submission.attempts import Attempts
+from smtpplus.submission.proxy import Proxied
 
 SWEEP = 1.0  # seconds between two looks for idle sessions: how exact idle times are
 _LAST_WORDS = 2.0  # seconds for replies on their way when the grace period is over
@@ -32,6 +33,7 @@ class Sessions:
         self.attempts = Attempts(configuration.limits.auth_failures_per_address)
         self._clients: Counter[str] = Counter()
         self._all: set[Admission] = set()
+        self._proxied: set[Proxied] = set()
         self._empty: Deferred[None] | None = None
         self._sweep = LoopingCall(self._look)
         self._sweep.clock = clock
@@ -70,8 +72,18 @@ class Sessions:
             empty, self._empty = self._empty, None
             empty.callback(None)
 
+    def watch(self, proxied: Proxied) -> None:
+        """Look after a connection whose PROXY header is still to come."""
+        self._proxied.add(proxied)
+
+    def forget(self, proxied: Proxied) -> None:
+        """Its header came, or it is over."""
+        self._proxied.discard(proxied)
+
     def drain(self, grace: float) -> Deferred[None]:
         """Part from all sessions; fires when they are gone, at the latest shortly after `grace` seconds."""
+        for proxied in list(self._proxied):
+            proxied.transport.abortConnection()
         for session in list(self._all):
             session.drain()
         if not self._all:
@@ -101,3 +113,5 @@ class Sessions:
         idle = self._limits.idle
         for session in list(self._all):
             session.expire(now, idle)
+        for proxied in list(self._proxied):
+            proxied.expire(now)
