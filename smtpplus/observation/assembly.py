@@ -29,7 +29,8 @@ class Observation:
         self._would_block = WouldBlock(database, clock)
         events.subscribe(self._would_block, WouldRefuse)
         self.measures = Measures(database, clock, now=now)
-        events.subscribe(self.measures, *Measures.kinds)
+        if configuration.http.listen is not None:  # else nobody can ask
+            events.subscribe(self.measures, *Measures.kinds)
         self._history: History | None = None
         if configuration.queue.history:
             self._history = History(database, clock, kept=configuration.queue.history, now=now)

@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from smtpplus.events import Event
 
 EVERY = 0.25  # seconds between writes
+REMEMBERED = 4_096  # texts
 _PLAIN = re.compile(r"[^\s\"=\\\x00-\x1f]+\Z").match
 _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
@@ -98,29 +99,57 @@ def _json(event: Event) -> bytes:
     return msgspec.json.encode(event) + b"\n"
 
 
-_FIELDS: dict[type[Event], tuple[str, list[str], Callable[[Any], Any]]] = {}
+_KINDS: dict[type[Event], tuple[str, tuple[str, ...], Callable[[Any], tuple[Any, ...]]]] = {}
+_shown: dict[str, str] = {}  # texts as lines show them: most come again, in the next event of a message or of a session
+_seconds: dict[int, str] = {}  # the last second as lines show it
 
 
 def _text(event: Event) -> bytes:
     """`2026-11-21T20:53:30.123Z delivered id=… recipient=… …`: the event's name and its fields; empty ones are left out."""
     kind = type(event)
-    known = _FIELDS.get(kind)
+    known = _KINDS.get(kind)
     if known is None:
-        names = [name for name in kind.__struct_fields__ if name != "at"]
-        known = _FIELDS[kind] = (_WORD.sub("-", kind.__name__).lower(), names, attrgetter(*names))
-    word, names, values = known
-    given = values(event) if len(names) > 1 else (values(event),)
-    parts = [f"{name}={_shown(value)}" for name, value in zip(names, given, strict=True) if value not in ("", None, ())]
-    return f"{_stamp(event.at)} {word} {' '.join(parts)}\n".encode("utf-8", "backslashreplace")
+        known = _KINDS[kind] = _describe(kind)
+    word, prefixes, values = known
+    parts = [_stamp(event.at), word]
+    for prefix, value in zip(prefixes, values(event), strict=True):
+        if value.__class__ is str:
+            if value:
+                parts.append(prefix)
+                parts.append(_shown.get(value) or _show(value))
+        elif value.__class__ is float:
+            parts.append(f"{prefix}{value:.3f}")
+        elif value.__class__ is tuple:
+            if value:
+                parts.append(prefix + ",".join([_shown.get(each) or _show(each) for each in value]))
+        elif value is not None:
+            parts.append(f"{prefix}{value}")
+    parts.append("\n")
+    return "".join(parts).encode("utf-8", "backslashreplace")
 
 
-def _shown(value: object) -> str:
-    if isinstance(value, str):
-        return value if _PLAIN(value) else msgspec.json.encode(value.encode("utf-8", "replace").decode()).decode()
-    if isinstance(value, tuple):
-        return ",".join(_shown(each) for each in value)
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+def _describe(kind: type[Event]) -> tuple[str, tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    """How a kind of event is told: its word, what stands before each field, and the fields' values."""
+    names = [name for name in kind.__struct_fields__ if name != "at"]
+    one = attrgetter(*names)
+    values = one if len(names) > 1 else lambda event: (one(event),)
+    return f" {_WORD.sub('-', kind.__name__).lower()}", tuple(f" {name}=" for name in names), values
+
+
+def _show(text: str) -> str:
+    """`text` as a line shows it: quoted as JSON does unless it is one plain word."""
+    if len(_shown) >= REMEMBERED:
+        _shown.clear()
+    shown = text if _PLAIN(text) else msgspec.json.encode(text.encode("utf-8", "replace").decode()).decode()
+    _shown[text] = shown
+    return shown
 
 
 def _stamp(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """A time with its milliseconds; those of one second share the rest."""
+    second = int(at)
+    shown = _seconds.get(second)
+    if shown is None:
+        _seconds.clear()
+        shown = _seconds[second] = datetime.fromtimestamp(second, UTC).isoformat().removesuffix("+00:00")
+    return f"{shown}.{int((at - second) * 1000):03d}Z"
