@@ -148,6 +148,8 @@ class Failed(Event, frozen=True):
     reason: str
     attempt: int
     level: int = 3
+    user: str = ""
+    list: str = ""
 
 
 class Bounced(Event, frozen=True):
@@ -157,6 +159,8 @@ class Bounced(Event, frozen=True):
     dsn: str  # queue ID of the notification
     to: str
     kind: str  # "failed" | "delayed" | "delivered"
+    user: str = ""
+    list: str = ""
 
 
 class Dropped(Event, frozen=True):
@@ -183,6 +187,25 @@ class Verified(Event, frozen=True):
     sender: str
     provenance: str  # see accounts.verification
     by: str
+
+
+class Trouble(Event, frozen=True):
+    """Something about the server that will stop mail, or does: seen by observation.watchdog, once a minute at most."""
+
+    kind: str  # see observation.problems
+    what: str  # what it concerns: a path, a port
+    why: str
+    remedy: str
+
+
+class Alerted(Event, frozen=True):
+    """Somebody was told about a problem, or would have been if an address were set."""
+
+    kind: str
+    list: str
+    what: str
+    count: int  # since the last time
+    to: tuple[str, ...]
 
 
 class Fault(Event, frozen=True):
