@@ -147,7 +147,7 @@ class Settlement:
         for _, disposition in failed:
             address, reply = disposition.recipient.address, str(disposition.reply)
             facts = (now, name, address, entry.destination, disposition.peer, reply, disposition.reason, entry.attempts, entry.level)
-            self._events.state(Failed(*facts))
+            self._events.state(Failed(*facts, envelope.user, envelope.list))
             if wanted("failed", envelope.sender, disposition.recipient):
                 told.append(disposition)
             else:
@@ -210,7 +210,8 @@ class Settlement:
             committed()
             for envelope, octets, notice in composed:
                 to = envelope.recipients[0].address
-                self._events.state(Bounced(self._now(), message.name, queue_id(envelope.id), to, notice.kind))
+                about = message.envelope
+                self._events.state(Bounced(self._now(), message.name, queue_id(envelope.id), to, notice.kind, about.user, about.list))
                 self._spool.committed(None, envelope, octets)
 
         self._write(steps, written)
