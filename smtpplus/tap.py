@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -174,6 +175,7 @@ class House:
         self.queue.start().addCallbacks(self._ready, self._broken, errbackArgs=("the queue cannot be read",))
         self.queue.outbox.start()
         self.submission.startService()
+        signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(self.submission.reload))  # type: ignore[attr-defined]  # it has
         gc.collect()
         gc.freeze()  # what stands now stands for good: the collector need not look at it again
 

@@ -29,6 +29,7 @@ from smtpplus.submission.admission import SECURE, SENDER, Admission
 from smtpplus.submission.offer import Offer
 from smtpplus.submission.ports import ListenError, bind
 from smtpplus.submission.proxy import Proxied
+from smtpplus.submission.renewal import Renewal
 from smtpplus.submission.sasl import MECHANISMS
 from smtpplus.submission.session import Session
 from smtpplus.submission.sessions import Sessions
@@ -150,6 +151,7 @@ class SubmissionService(Service):
             clock=dependencies.reactor,
         )
         self.factories = [SubmissionFactory(dependencies, listen, self.sessions, acceptance) for listen in configuration.listen]
+        self._renewal = Renewal(dependencies.tls, dependencies.reactor, dependencies.events) if dependencies.tls is not None else None
         self.ports: list[tcp.Port] = []
         self.skipped: list[str] = []
 
@@ -163,10 +165,19 @@ class SubmissionService(Service):
         super().startService()  # type: ignore[no-untyped-call]  # the same
         self.bind()
         self.sessions.start()
+        if self._renewal is not None:
+            self._renewal.start()
+
+    def reload(self) -> None:
+        """Read certificates and keys anew; sessions under way keep theirs."""
+        if self._renewal is not None:
+            self._renewal.reload()
 
     def stopService(self) -> Deferred[None]:
         """Take no more connections, and finish: see Sessions.drain."""
         super().stopService()  # type: ignore[no-untyped-call]  # the same
+        if self._renewal is not None:
+            self._renewal.stop()
         ports, self.ports = self.ports, []
         closed = DeferredList([closing for port in ports if (closing := port.stopListening()) is not None], consumeErrors=True)
         drained = self.sessions.drain(self._configuration.limits.grace)
