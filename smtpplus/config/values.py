@@ -203,6 +203,17 @@ def via(text: str) -> str:
     )
 
 
+def sources(text: str) -> tuple[str, ...]:
+    """IP addresses to connect from, one or one of each family: "192.0.2.1", "192.0.2.1, 2001:db8::1"; none for the empty text."""
+    try:
+        found = [ipaddress.ip_address(part.strip()) for part in text.split(",")] if text.strip() else []
+    except ValueError:
+        raise ValueError(f'"{text}" is no IP address; write such as "192.0.2.1" or "192.0.2.1, 2001:db8::1"') from None
+    if len({address.version for address in found}) < len(found):
+        raise ValueError(f'"{text}" has two addresses of one family; name one of each at most')
+    return tuple(map(str, found))
+
+
 def host_name(text: str) -> str:
     """The name this server calls itself by; "" stays."""
     return normalize_domain(text.strip()) if text.strip() else ""

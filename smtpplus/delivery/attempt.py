@@ -24,7 +24,7 @@ from smtpplus.delivery.fault import Fault
 from smtpplus.delivery.maildir import MaildirWriter
 from smtpplus.delivery.pool import Pool
 from smtpplus.delivery.resolver import Resolver
-from smtpplus.delivery.routing import Router, Way
+from smtpplus.delivery.routing import Hop, Router, Way
 from smtpplus.delivery.signing import Signer
 from smtpplus.delivery.tls import Contexts
 from smtpplus.delivery.transfer import Done, Transfer
@@ -33,7 +33,7 @@ from smtpplus.mail.disposition import Request
 from smtpplus.mail.envelope import Content
 from smtpplus.mail.reply import Reply
 
-MESSAGES = 100  # transactions per connection
+VERIFIED = " verified"  # behind a destination: sessions for mail that requires TLS, which are verified whatever the route says
 STOP_PATIENCE = 10.0  # seconds that `stop` waits for a peer
 DISCARDED = Reply(250, "2.0.0", "discarded")
 
@@ -57,14 +57,14 @@ class Delivery:
         """`reactor` is the time, TCP and UDP of Twisted; `threads` write Maildirs; `own` are the (address, port) that we listen on, looked
         at when a connection is opened; `trust` is the authority that tls = "verify" believes, None for the platform's; `signer` signs."""
         settings = configuration.delivery
-        manner = Manner(configuration.hostname, settings.tls, own, settings.connections, MESSAGES)
+        manner = Manner(configuration.hostname, settings.tls, own, settings.connections, settings.messages_per_connection)
         self.router = Router(configuration.route, mx_port=settings.mx_port)
         self.resolver = Resolver(reactor=reactor, servers=configuration.dns.servers, random=random)
         self._dialer = Dialer(reactor=reactor, resolver=self.resolver, contexts=Contexts(trust), manner=manner)
         self._maildir = MaildirWriter(reactor=reactor, threads=threads, hostname=configuration.hostname)
         self._signer = signer
         self._reactor = reactor
-        self._pools: dict[str, Pool] = {}  # by destination
+        self._pools: dict[str, Pool] = {}  # by destination, and by destination with VERIFIED
         self._stopping = False
 
     def deliver(self, request: Request, done: Done) -> Transfer:
@@ -89,7 +89,8 @@ class Delivery:
         self._send(transfer)
 
     def _send(self, transfer: Transfer) -> None:
-        pool = self._pools.get(transfer.request.destination)
+        request = transfer.request
+        pool = self._pools.get(request.destination + VERIFIED if request.envelope.require_tls else request.destination)
         if pool is None:
             self._set_out(transfer)
             return
@@ -118,16 +119,23 @@ class Delivery:
             self._reactor.callLater(0, transfer.settle, "discard:", [DISCARDED] * len(request.recipients))
         elif hop.way is Way.MAILDIR:
             self._maildir.take(transfer, hop.path)
+        elif not request.envelope.require_tls:
+            self._open_pool(transfer, request.destination, hop)
+        elif hop.way is Way.MX:  # RFC 8689 §4.2.1: its records are not authenticated
+            self._later(transfer, Fault(reasons.PEER_LACKS_REQUIRETLS))
         else:
-            pool = self._pools[request.destination] = Pool(hop, self._dialer, self._forget)
-            try:
-                pool.take(transfer)
-            except Exception:
-                self._stumble(transfer)
+            self._open_pool(transfer, request.destination + VERIFIED, msgspec.structs.replace(hop, tls="verify"))
 
-    def _forget(self, pool: Pool) -> None:
-        if self._pools.get(pool.hop.destination) is pool:
-            del self._pools[pool.hop.destination]
+    def _open_pool(self, transfer: Transfer, key: str, hop: Hop) -> None:
+        pool = self._pools[key] = Pool(hop, self._dialer, functools.partial(self._forget, key))
+        try:
+            pool.take(transfer)
+        except Exception:
+            self._stumble(transfer)
+
+    def _forget(self, key: str, pool: Pool) -> None:
+        if self._pools.get(key) is pool:
+            del self._pools[key]
 
     def _stumble(self, transfer: Transfer) -> None:
         self._log.failure("delivery to {destination} failed", destination=transfer.request.destination)

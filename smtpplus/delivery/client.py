@@ -220,6 +220,7 @@ class Connection(TwistedProtocol):
         self._tcp.startTLS(self._encryption)
 
     def _ready(self) -> None:
+        self._most = min(self._most, self.dialogue.mail_limit or self._most)
         self.phase = Phase.IDLE
         self._opened(self, None)
 

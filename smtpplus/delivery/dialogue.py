@@ -18,6 +18,7 @@ and octets that arrive before the command they could answer was sent are a breac
 from __future__ import annotations
 
 import os
+import re
 from collections import deque
 from typing import Callable, ClassVar
 
@@ -30,6 +31,7 @@ from smtpplus.mail.reply import Reply, from_peer
 
 LINE_LIMIT = 2048  # octets; RFC 5321 §4.5.3.1.5 allows 512, enhanced codes and long hints exceed it
 LINES_LIMIT = 256  # lines of one reply
+_MAIL_LIMIT = re.compile(r"\bMAILMAX=([1-9][0-9]{0,5})\b").search  # RFC 9422 §4
 _CODES = {b"%d" % code: code for code in range(200, 600)}  # RFC 5321 §4.2
 
 
@@ -57,6 +59,7 @@ class Dialogue:
         self.extensions: dict[str, str] = {}  # keyword → parameters, upper case keywords; RFC 5321 §4.1.1.1
         self.pipelining = False
         self.size_limit = 0  # octets the peer takes in a message; 0: it does not say
+        self.mail_limit = 0  # transactions the peer takes in a session; 0: it does not say
         self.fault: Fault | None = None
         self.replies: list[Reply | None] = []  # per recipient of the transaction; None: not decided
 
@@ -215,6 +218,8 @@ class Dialogue:
         self.pipelining = "PIPELINING" in self.extensions
         limit = self.extensions.get("SIZE", "")
         self.size_limit = int(limit) if limit.isdecimal() and len(limit) <= 20 else 0  # RFC 1870 §3
+        found = _MAIL_LIMIT(self.extensions.get("LIMITS", "").upper())
+        self.mail_limit = int(found[1]) if found else 0
         if self.secure or self._terms.tls == "none":
             return self._log_in()
         if "STARTTLS" in self.extensions:

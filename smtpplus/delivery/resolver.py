@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from ipaddress import ip_address
+from itertools import zip_longest
 from typing import Any, Callable, Coroutine, Sequence, TypeVar, cast
 
 import msgspec
@@ -105,7 +106,7 @@ class Resolver:
         return _spawn(self._mail_hosts(domain))
 
     def addresses(self, host: str) -> Deferred[Targets | Fault]:
-        """The addresses of a host, IPv6 first."""
+        """The addresses of a host, IPv6 and IPv4 by turns (RFC 8305 §4)."""
         return _spawn(self._addresses(host, 0))
 
     async def _mail_hosts(self, domain: str) -> Targets | Fault:
@@ -138,9 +139,10 @@ class Resolver:
             if known:
                 return tuple(Target(host, each, preference) for each in known)
         answers = await gatherResults([self._look_up(host, dns.AAAA), self._look_up(host, dns.A)])
-        found = [Target(host, address, preference) for answer in answers if isinstance(answer, _Found) for _, address in answer.values]
+        families = [[address for _, address in answer.values] for answer in answers if isinstance(answer, _Found)]
+        found = [address for each in zip_longest(*families) for address in each if address is not None]
         if found:
-            return tuple(found)
+            return tuple(Target(host, address, preference) for address in found)
         faults = [answer for answer in answers if isinstance(answer, Fault)]
         return faults[0] if faults else Fault(reasons.NO_SUCH_DOMAIN)
 

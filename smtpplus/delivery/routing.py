@@ -30,6 +30,10 @@ class RouteLike(Protocol):
     def username(self) -> str: ...
     @property
     def password_file(self) -> str: ...
+    @property
+    def tls(self) -> str: ...  # none | opportunistic | required | verify; "": as for all
+    @property
+    def source(self) -> tuple[str, ...]: ...  # IP addresses to connect from, at most one of each family
 
 
 class Way(enum.Enum):
@@ -52,6 +56,8 @@ class Hop(msgspec.Struct, frozen=True):
     path: str = ""
     username: str = ""
     password_file: str = ""
+    tls: str = ""  # as of RouteLike
+    source: tuple[str, ...] = ()
 
 
 class Router:
@@ -59,6 +65,7 @@ class Router:
 
     def __init__(self, routes: Sequence[RouteLike], *, mx_port: int) -> None:
         self._mx_port = mx_port
+        self._routes = tuple(routes)
         self._exact: dict[str, tuple[int, str]] = {}  # domain → (place in the list, destination); "" stands for MX
         self._subtrees: dict[str, tuple[int, str]] = {}  # ".domain" → the same
         self._any: tuple[int, str] | None = None
@@ -77,15 +84,18 @@ class Router:
         if known:
             return known
         if destination.partition(":")[0] in _SCHEMES:
-            return _hop(destination, destination, "", "")
-        return None if self._match(destination) is None else Hop(destination, Way.MX, destination, self._mx_port)
+            return _hop(destination, destination, None)
+        found = self._match(destination)
+        if found is None:
+            return None
+        route = self._routes[found[0]]
+        return Hop(destination, Way.MX, destination, self._mx_port, tls=route.tls, source=route.source)
 
     def _add(self, place: int, route: RouteLike) -> None:
         key = ""
         if route.via != "mx":
-            scheme, separator, rest = route.via.partition("://")
-            key = f"{scheme}://{route.username}@{rest}" if separator and route.username else route.via
-            self._hops.setdefault(key, _hop(route.via, key, route.username, route.password_file))
+            key = _key(route)
+            self._hops.setdefault(key, _hop(route.via, key, route))
         pattern = route.destination
         if pattern == "*":
             self._any = self._any or (place, key)
@@ -97,10 +107,11 @@ class Router:
             name = normalize_domain(domain)
         except AddressError:
             name = domain.lower()
-        return self._match(name) or name
+        found = self._match(name)
+        return (found[1] if found else "") or name
 
-    def _match(self, name: str) -> str | None:
-        """The destination of the first route that matches the domain `name`: "" for MX, None if none matches."""
+    def _match(self, name: str) -> tuple[int, str] | None:
+        """The first route that matches the domain `name`: its place, and its destination, "" for MX."""
         matches = [found for found in (self._exact.get(name), self._any) if found]
         at = name.find(".")
         while at >= 0:
@@ -108,16 +119,30 @@ class Router:
             if found:
                 matches.append(found)
             at = name.find(".", at + 1)
-        return min(matches)[1] if matches else None
+        return min(matches) if matches else None
 
 
-def _hop(via: str, destination: str, username: str, password_file: str) -> Hop:
-    """The hop that a `via` of the configuration names; the text is well-formed, the configuration saw to that."""
+def _key(route: RouteLike) -> str:
+    """The destination of a route that is not by MX: routes that differ in anything that makes another session have others."""
+    scheme, separator, rest = route.via.partition("://")
+    if not separator:
+        return route.via
+    user = f"{route.username}@" if route.username else ""
+    manner = "&".join(filter(None, (f"tls={route.tls}" if route.tls else "", f"source={','.join(route.source)}" if route.source else "")))
+    return f"{scheme}://{user}{rest}" + (f"?{manner}" if manner else "")
+
+
+def _hop(via: str, destination: str, route: RouteLike | None) -> Hop:
+    """The hop that a `via` of the configuration names, or a key made of one; the text is well-formed, the configuration saw to that."""
     scheme, _, rest = via.partition(":")
     if scheme == "maildir":
         return Hop(destination, Way.MAILDIR, path=rest)
     if scheme == "discard":
         return Hop(destination, Way.DISCARD)
-    place = rest.removeprefix("//").rpartition("@")[2]
+    place, _, manner = rest.removeprefix("//").rpartition("@")[2].partition("?")
     host, _, port = place.rpartition(":")
-    return Hop(destination, Way(scheme), host.strip("[]"), int(port), username=username, password_file=password_file)
+    hop = Hop(destination, Way(scheme), host.strip("[]"), int(port))
+    if route is not None:
+        return msgspec.structs.replace(hop, username=route.username, password_file=route.password_file, tls=route.tls, source=route.source)
+    said = dict(part.split("=", 1) for part in manner.split("&") if part)
+    return msgspec.structs.replace(hop, tls=said.get("tls", ""), source=tuple(filter(None, said.get("source", "").split(","))))

@@ -351,6 +351,13 @@ LOOP = _reason(
     "So many Received fields mean a loop (RFC 5321 §6.3).",
     "mend the forwarding that sends it back here",
 )
+BAD_SMTPAPI = _reason(
+    "bad_smtpapi",
+    "550 5.6.0",
+    "The header field X-SMTPAPI cannot be read: {cause}",
+    "It says when the message is to go, how urgent it is and what it is counted under; a message that was to wait must not go now.",
+    'write a JSON object with any of Schedule (a time such as "2026-12-24T08:00:00+01:00"), Priority (1 to 5) and CampaignCode',
+)
 BAD_HEADER = _reason(
     "bad_header",
     "550 5.6.0",
@@ -405,6 +412,13 @@ NO_ROUTE = _reason(
     "There is no route to {domain}",
     "The domain exists but has neither MX nor address records, or no [[route]] of the configuration matches it.",
     "look for a slip in the recipient's address",
+)
+SOURCE_UNFIT = _reason(
+    "source_unfit",
+    "451 4.4.0",
+    "There is no connection to {domain} from the source address of its route: {cause}",
+    "The `source` of the [[route]] is no address of this machine, or of another family than the hosts of the next hop. It is tried again.",
+    "correct source of the [[route]]",
 )
 TLS_UNAVAILABLE = _reason(
     "tls_unavailable",
@@ -462,7 +476,7 @@ PEER_LACKS_REQUIRETLS = _reason(  # RFC 8689 §4.2.1 and §6.3
     "peer_lacks_requiretls",
     "554 5.7.30",
     "{peer} does not promise the encryption that the message requires",
-    "The message says REQUIRETLS. It goes only over verified TLS to a host that was not merely found by DNS and promises the same (RFC 8689).",
+    "The message says REQUIRETLS. It goes only over verified TLS, to a host not merely found by DNS that promises the same (RFC 8689).",
     "send it without REQUIRETLS",
 )
 PEER_LACKS_DELIVERBY = _reason(  # RFC 2852 §4.1.4

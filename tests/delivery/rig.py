@@ -98,9 +98,11 @@ class DeliveryCase(TestCase):
         trust: Certificate | None = None,
         mx_port: int = 25,
         connections: int = 100,
+        messages: int = 100,
         signer: Signer | None = None,
     ) -> Delivery:
-        settings = msgspec.convert({"tls": tls, "mx_port": mx_port, "connections": connections}, DeliverySettings)
+        given = {"tls": tls, "mx_port": mx_port, "connections": connections, "messages_per_connection": messages}
+        settings = msgspec.convert(given, DeliverySettings)
         route = tuple(each if isinstance(each, Route) else Route(destination=each[0], via=each[1]) for each in routes)
         configuration = Configuration(hostname="relay.example", delivery=settings, dns=DNS(servers=dns), route=route)
         threads = ThreadPool(0, 1, "maildir")
@@ -125,6 +127,10 @@ class DeliveryCase(TestCase):
         await self.turn()
         assert underway.calls == 1, "done was called again"
         return dispositions
+
+    def sending(self, delivery: Delivery, wanted: Request) -> Deferred[list[Disposition]]:
+        """`send`, begun now."""
+        return Deferred.fromCoroutine(self.send(delivery, wanted))
 
     async def turn(self, seconds: float = 0.0) -> None:
         await deferLater(reactor, seconds, lambda: None)

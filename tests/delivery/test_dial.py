@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet.ssl import Certificate
 
 from smtpplus.config import Route
-from smtpplus.delivery.dial import is_own
+from smtpplus.delivery.opening import is_own
 from smtpplus.mail.disposition import Disposition
 from tests.delivery.name_server import NameServer, a, mx
 from tests.delivery.peer import EHLO, Line, Peer

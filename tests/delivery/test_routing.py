@@ -60,6 +60,28 @@ def test_routes_with_other_credentials_are_other_destinations() -> None:
     assert second == Hop("smtp://bob@x@smart.example:587", Way.SMTP, "smart.example", 587, username="bob@x", password_file="/b")
 
 
+def test_routes_have_their_own_encryption_and_source() -> None:
+    """Two routes to one host that differ in `tls` or `source` are two destinations, and each still says so when its route is gone."""
+    via = "smtp://smart.example:25"
+    routes = [
+        Route(destination="a.example", via=via, tls="verify"),
+        Route(destination="b.example", via=via, source=("192.0.2.1", "2001:db8::1")),
+        Route(destination="c.example", via=via),
+        Route(destination="*", via="mx", tls="required", source=("192.0.2.2",)),
+    ]
+    rules = Router(routes, mx_port=25)
+    names = [rules.destination(f"{letter}.example") for letter in "abcd"]
+    hops = [rules.hop(name) for name in names]
+    assert len(set(names)) == 4
+    assert [(hop.host, hop.tls, hop.source) for hop in hops if hop] == [
+        ("smart.example", "verify", ()),
+        ("smart.example", "", ("192.0.2.1", "2001:db8::1")),
+        ("smart.example", "", ()),
+        ("d.example", "required", ("192.0.2.2",)),
+    ]
+    assert [router().hop(name) for name in names] == [*hops[:3], None]
+
+
 def test_a_domain_without_route_has_no_hop() -> None:
     """Without a matching route there is no hop; the domain still is its own destination."""
     rules = router(("a.example", "mx"))

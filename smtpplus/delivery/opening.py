@@ -1,0 +1,281 @@
+"""How a session with a hop comes about: its targets one after another, until one of them is ready.
+
+A target that refuses, keeps silent or breaks the session before it is ready hands over to the next; the last one's fault is the
+opening's. The addresses of one host are raced (RFC 8305), hosts are not: their order is the peer's wish. Targets that are ourselves, and
+those no better (RFC 5321 §5.1), are left out. Opportunistic TLS that fails is given up on a fresh connection to the same
+target (RFC 7435).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectBindError
+from twisted.internet.error import ConnectionRefusedError as Refused
+from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall, IReactorTCP
+from twisted.internet.protocol import ClientFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from smtpplus.delivery.client import Connection, Keeper
+from smtpplus.delivery.dialogue import Dialogue
+from smtpplus.delivery.fault import Fault
+from smtpplus.delivery.resolver import Target, Targets, literal
+from smtpplus.delivery.routing import Hop, Way
+from smtpplus.delivery.terms import Credentials, Terms
+from smtpplus.mail import reasons
+
+if TYPE_CHECKING:
+    from smtpplus.delivery.dial import Dialer
+
+CONNECT_PATIENCE = 30.0  # seconds for a TCP connection, ours
+STAGGER = 0.25  # seconds until the next address is tried as well, RFC 8305 §5
+TARGETS = 8  # addresses tried in one opening
+_WILDCARDS = frozenset(("0.0.0.0", "::", ""))
+
+Settled = Callable[["Connection | Fault", str], None]
+
+
+class _Factory(ClientFactory):
+    """Makes the connection of one try."""
+
+    noisy = False
+
+    def __init__(self, opening: Opening, target: Target) -> None:
+        self._opening = opening
+        self._target = target
+        self._connection: Connection | None = None
+
+    def buildProtocol(self, addr: IAddress | None) -> Connection | None:
+        self._connection = self._opening.connected(self._target)
+        return self._connection
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        self._opening.unreachable(self._target, reason)
+
+    def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
+        if self._connection is not None:
+            self._opening.dialer.discard(self._connection)
+
+
+class Opening:
+    """One try to get a session with a hop.
+
+    While one address of a host does not answer, the next is tried as well after STAGGER seconds; the first that connects goes on.
+    """
+
+    _log = Logger()
+
+    def __init__(self, dialer: Dialer, hop: Hop, keeper: Keeper, settled: Settled) -> None:
+        self.dialer = dialer
+        self._hop = hop
+        self._tls = hop.tls or dialer.manner.tls
+        self._keeper = keeper
+        self._settled = settled
+        self._targets: list[Target] = []  # that have not failed
+        self._trying: dict[Target, IConnector] = {}  # connections on their way
+        self._stagger: IDelayedCall | None = None
+        self._peer = ""
+        self._target: Target | None = None  # to whom there is a connection
+        self._plain: Target | None = None  # with whom TLS failed
+        self._connection: Connection | None = None
+        self._over = False
+
+    def start(self) -> None:
+        self._find().addCallbacks(self._found, self._stumbled)
+
+    def cancel(self) -> None:
+        """Give up now."""
+        if self._over:
+            return
+        self._finish(Fault(reasons.ABANDONED))
+        if self._connection is not None:
+            self._connection.cut(Fault(reasons.ABANDONED))
+
+    def _find(self) -> Deferred[Targets | Fault]:
+        address = literal(self._hop.host)
+        if address:
+            return succeed((Target(self._hop.host, address),))
+        resolver = self.dialer.resolver
+        return resolver.mail_hosts(self._hop.host) if self._hop.way is Way.MX else resolver.addresses(self._hop.host)
+
+    def _found(self, answer: Targets | Fault) -> None:
+        if isinstance(answer, Fault):
+            # The name of a smarthost is the operator's, not the sender's: its slips can be corrected while mail waits.
+            wrong = self._hop.way is not Way.MX and answer.reason is not reasons.DNS_FAILED
+            self._finish(Fault(reasons.DNS_FAILED, "there is no such host") if wrong else answer)
+            return
+        own = [target.preference for target in answer if is_own(target.address, self._hop.port, self.dialer.manner.own)]
+        targets = [target for target in answer if not own or target.preference < min(own)]  # RFC 5321 §5.1
+        if not targets:
+            self._finish(Fault(reasons.SELF_LOOP))
+            return
+        self._targets = [target for target in targets if self._source(target) is not None][:TARGETS]
+        if self._targets:
+            self._try(self._targets[0])
+        else:
+            self._finish(Fault(reasons.SOURCE_UNFIT, "its hosts have no address of the same family"))
+
+    def _source(self, target: Target) -> str | None:
+        """The address to connect to `target` from, "" for any; None if none of ours can."""
+        six = ":" in target.address
+        return next((source for source in self._hop.source if (":" in source) == six), None) if self._hop.source else ""
+
+    def _stumbled(self, failure: Failure) -> None:
+        self._log.failure("opening a session with {hop} failed", failure, hop=self._hop.destination)
+        self._finish(Fault(reasons.UNEXPECTED))
+
+    # --- the race -----------------------------------------------------------------------------------------------------------------
+
+    def _try(self, target: Target) -> None:
+        """Connect to `target`; before long, to the next address of the same host as well."""
+        if self._over:
+            return
+        terms = self._terms(target)
+        if isinstance(terms, Fault):
+            self._finish(terms)
+            return
+        source = self._source(target)
+        tcp: IReactorTCP = self.dialer.reactor
+        self._trying[target] = tcp.connectTCP(
+            target.address,
+            self._hop.port,
+            _Factory(self, target),
+            timeout=CONNECT_PATIENCE,
+            bindAddress=(source, 0) if source else None,
+        )
+        if self._rival() is not None:
+            self._stagger = self.dialer.reactor.callLater(STAGGER, self._try_rival)
+
+    def _rival(self) -> Target | None:
+        """The next address of the host that is tried, if it is not tried yet."""
+        host = self._targets[0].host
+        return next((target for target in self._targets if target.host == host and target not in self._trying), None)
+
+    def _try_rival(self) -> None:
+        self._stagger = None
+        rival = self._rival()
+        if rival is not None:
+            self._try(rival)
+
+    def _end_race(self) -> None:
+        """Call off whatever is still on its way."""
+        if self._stagger is not None:
+            self._stagger.cancel()
+            self._stagger = None
+        trying, self._trying = self._trying, {}
+        for connector in trying.values():
+            connector.disconnect()
+
+    def connected(self, target: Target) -> Connection | None:
+        """The connection for a socket that stands; None if another was faster."""
+        if self._over or target not in self._trying:
+            return None
+        del self._trying[target]
+        self._end_race()
+        terms = self._terms(target)
+        assert isinstance(terms, Terms)  # `_try` made sure
+        contexts, manner = self.dialer.contexts, self.dialer.manner
+        host = target.address if target.host.startswith("[") else target.host
+        self._target, self._peer = target, target.peer(self._hop.port)
+        self._connection = Connection(
+            clock=self.dialer.reactor,
+            dialogue=Dialogue(terms),
+            peer=self._peer,
+            encryption=contexts.verified(host) if self._tls == "verify" else contexts.unverified(host),
+            keeper=self._keeper,
+            opened=self._opened,
+            most=manner.messages,
+        )
+        self.dialer.add(self._connection)
+        return self._connection
+
+    def unreachable(self, target: Target, reason: Failure) -> None:
+        """No TCP connection to `target` came about."""
+        if self._trying.pop(target, None) is None:
+            return  # called off
+        if reason.check(ConnectBindError):
+            fault = Fault(reasons.SOURCE_UNFIT, str(reason.value))
+        else:
+            why = reasons.CONNECTION_REFUSED if reason.check(Refused) else reasons.CONNECTION_TIMED_OUT
+            fault = Fault(why, str(reason.value), at=target.peer(self._hop.port))
+        self._peer = ""
+        if not self._trying:
+            self._drop(target, fault)
+            return
+        self._targets.remove(target)
+        if self._stagger is not None:  # RFC 8305 §5: a failure brings the next one at once
+            self._stagger.cancel()
+            self._try_rival()
+
+    # --- the session --------------------------------------------------------------------------------------------------------------
+
+    def _terms(self, target: Target) -> Terms | Fault:
+        hop = self._hop
+        credentials = None
+        if hop.username:
+            try:
+                password = Path(hop.password_file).read_text("utf-8").strip("\r\n")
+            except (OSError, UnicodeError) as error:
+                return Fault(reasons.PEER_LOGIN_FAILED, f"password_file cannot be read: {type(error).__name__}")
+            credentials = Credentials(hop.username, password)
+        loopback = target.address == "::1" or target.address.startswith("127.")
+        tls = "none" if target == self._plain else self._tls
+        return Terms(self.dialer.manner.hostname, tls, hop.way is Way.SMTPS, credentials, loopback)
+
+    def _opened(self, connection: Connection, fault: Fault | None) -> None:
+        target = self._target
+        assert target is not None
+        if fault is None:
+            self._finish(connection)
+        elif fault.reason is reasons.TLS_FAILED and self._may_be_plain(target):
+            self._plain = target
+            self.dialer.reactor.callLater(0, self._try, target)
+        else:
+            self._drop(target, fault)
+
+    def _may_be_plain(self, target: Target) -> bool:
+        """Whether a failed handshake may be followed by plaintext. With a password to protect, only on loopback."""
+        if target == self._plain or self._hop.way is Way.SMTPS or self._tls != "opportunistic":
+            return False
+        terms = self._terms(target)
+        return isinstance(terms, Terms) and not terms.insists
+
+    def _drop(self, target: Target, fault: Fault) -> None:
+        """`target` has failed: go on with those that are left."""
+        if self._over:
+            return
+        self._targets.remove(target)
+        self._end_race()
+        if self._targets:
+            self.dialer.reactor.callLater(0, self._try, self._targets[0])
+        else:
+            self._finish(fault)
+
+    def _finish(self, result: Connection | Fault) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._end_race()
+        self._connection = None if isinstance(result, Connection) else self._connection
+        self.dialer.closed(self)
+        self._settled(result, self._peer)
+
+
+def is_own(address: str, port: int, own: Collection[tuple[str, int]]) -> bool:
+    """Whether we listen there: on that very address, or on all of them and the address is this machine's."""
+    if (address, port) in own:
+        return True
+    if not any(host in _WILDCARDS and number == port for host, number in own):
+        return False
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))  # only an address of this machine can be bound
+    except OSError:
+        return False
+    return True
