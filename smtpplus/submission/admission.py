@@ -160,7 +160,7 @@ class Admission(Channel):
         if isinstance(value, smtp.SMTPServerError):  # how another IMessageDelivery refuses
             reason = reasons.BAD_RECIPIENT if isinstance(value, smtp.SMTPBadRcpt) else reasons.ADDRESS_NOT_AUTHORIZED
             text = value.resp.decode("utf-8", "replace") if isinstance(value.resp, bytes) else value.resp
-            value = Refusal(Reply(value.code, "", text), reason.code)
+            value = Refusal(Reply(value.code, f"{value.code // 100}.0.0", text), reason.code)
         if not isinstance(value, Refusal):
             self._log.failure("fault in session {session}", failure=failure, session=self.name)
             value = reasons.LOCAL_FAULT.refusal()

@@ -194,6 +194,15 @@ def test_internationalized_recipients_are_typed() -> None:
     assert group["final-recipient"] == "utf-8; j\\x{F6}rg\\x{2B}a@example.net"
 
 
+@pytest.mark.parametrize(
+    ("orcpt", "field"), [("rfc822;Jorg+box@example.net", "rfc822;Jorg+box@example.net"), ("utf-8;jörg@b.c", "utf-8;j\\x{F6}rg@b.c")]
+)
+def test_the_original_recipient_is_named(orcpt: str, field: str) -> None:
+    """RFC 3464 §2.3.1, RFC 6533 §3: as it is meant, and only where it is of the type utf-8 escaped."""
+    disposition = Disposition(Recipient("a@b.c", orcpt=orcpt), Reply(550, "5.1.1", "no"), _PEER, reasons.PEER_REFUSED.code)
+    assert _groups(_read(_compose([disposition])))[1]["original-recipient"] == field
+
+
 @example("", [b""], b"\r", False)
 @given(st.text(max_size=300), st.lists(st.binary(max_size=400), min_size=1, max_size=3), st.binary(max_size=300), st.booleans())
 def test_nothing_from_outside_breaks_the_report(envid: str, lines: list[bytes], original: bytes, full: bool) -> None:

@@ -196,3 +196,13 @@ def test_ascii_words_around_stay_as_they_are() -> None:
 def test_what_cannot_be_encoded_stays(raw: str) -> None:
     """Addresses and structured fields have no encoded words (RFC 2047 §5): they come back as they are."""
     assert encode_field(raw.encode()) == raw.encode()
+
+
+def test_a_header_is_encoded_field_by_field() -> None:
+    """B9: fields in raw 8-bit become encoded words; the others, and what is no field, are the same octets, and values are found again."""
+    odd = b"SUBJECT:  =?utf-8?Q?I love you =E2=99=A5?=\r\nX-Odd:a\r\n\tb \r\n"
+    header = Header.parse(odd + "Comments: größer\r\nContent-Type: text/plain; name=ö\r\n".encode() + b"\r\n").encoded()
+    whole = header.compose()
+    assert whole.startswith(odd) and whole.endswith("Content-Type: text/plain; name=ö\r\n\r\n".encode())
+    assert decoded(header.values("comments")[0]) == "größer"
+    assert Header.parse(whole).compose() == whole

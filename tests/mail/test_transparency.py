@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from smtpplus.mail.transparency import Stuffer, Unstuffer
+from smtpplus.mail.transparency import Literal, Stuffer, Unstuffer
 
 _pieces = st.lists(st.sampled_from([b"\r", b"\n", b".", b"x", b"\r\n", b"\r\n.", b"\r\n.\r\n", b"\n.\n", b"y" * 50]), max_size=14)
 
@@ -117,3 +117,17 @@ def test_a_command_cannot_be_injected_at_a_cut(cut: int) -> None:
     stuffer = Stuffer()
     wire = stuffer.feed(content[:cut]) + stuffer.feed(content[cut:]) + stuffer.finish()
     assert wire == b"a\r\n..\r\nRSET\r\n.\r\n"
+
+
+@given(_pieces, st.lists(st.integers(0, 200), max_size=6))
+@example([b"x\r"], [])
+@example([b"\r", b"\n"], [1])
+def test_data_of_known_length_is_what_it_is(pieces: list[bytes], cuts: list[int]) -> None:
+    """RFC 3030 §2: octets of a chunk are content as they are; a bare CR or LF is flagged wherever the stream is cut, at its end too."""
+    stream = b"".join(pieces)
+    places = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
+    literal = Literal()
+    assert b"".join(literal.feed(stream[a:b]) for a, b in itertools.pairwise(places)) == stream
+    literal.finish()
+    assert (literal.finished, literal.rest) == (True, b"")
+    assert literal.bare == any(b"\r" in line or b"\n" in line for line in stream.split(b"\r\n"))

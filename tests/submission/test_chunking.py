@@ -12,6 +12,7 @@ from smtpplus.config import Limits, Listen
 from smtpplus.events import Accepted, Refused
 from tests.submission.dialog import WAYS, hold
 from tests.submission.rig import LOGIN, MESSAGE, Client, SessionCase, reactor, status
+from tests.submission.test_replaced_faults import slow_portal
 
 CHUNKS = f"""
 S: 220 *
@@ -262,6 +263,27 @@ class ChunkingTests(SessionCase):
         one = ["250 2.1.0", "250 2.1.5", "250 2.0.0"]
         self.assertEqual(answers, one + one + ["250 2.0.0", "500 5.5.1", "221 2.0.0"])
         self.assertEqual(len(self.stated(Accepted)), 2)
+
+    @inlineCallbacks
+    def test_replies_keep_their_order_while_checks_are_slow(self) -> Any:
+        """RFC 2920 §3.2: with checks that take time, MAIL, RCPT and chunks in one segment are each answered for themselves, in order."""
+        self.serve(portal=lambda bus: slow_portal(self.directory(), bus))
+
+        def dialog() -> list[str]:
+            client = self.logged_in()
+            refused = b"MAIL FROM:<app@a.com>\r\nRCPT TO:<nobody@example.net>\r\nBDAT 6\r\nQUIT\r\nBDAT 6 LAST\r\nQUIT\r\nRSET\r\n"
+            client.send(refused + b"MAIL FROM:<stranger@b.com>\r\nBDAT 6 LAST\r\nQUIT\r\n")
+            answers = [status(client.reply()) for _ in range(7)]
+            client.send(b"MAIL FROM:<app@a.com>\r\nRCPT TO:<x@example.net>\r\nRCPT TO:<nobody@example.net>\r\nBDAT 1\r\nF")
+            client.send(b"BDAT %d LAST\r\n" % (len(MESSAGE) - 1) + MESSAGE[1:] + b"QUIT\r\n")
+            answers += [status(client.reply()) for _ in range(6)]
+            client.close()
+            return answers
+
+        answers = yield self.during(dialog)
+        self.assertEqual(answers[:7], ["250 2.1.0", "550 5.0.0", "503 5.5.1", "503 5.5.1", "250 2.0.0", "550 5.7.1", "503 5.5.1"])
+        self.assertEqual(answers[7:], ["250 2.1.0", "250 2.1.5", "550 5.0.0", "250 2.0.0", "250 2.0.0", "221 2.0.0"])
+        self.assertIn(b"\r\n" + MESSAGE.partition(b"\r\n\r\n")[0], self.spool.kept[0].content)
 
     @inlineCallbacks
     def test_a_client_that_goes_in_a_chunk_leaves_nothing(self) -> Any:
