@@ -70,6 +70,7 @@ def test_read(read: Callable[[str], Any], text: str, value: Any) -> None:
         (values.duration, "\u0665s", "is no duration"),
         (values.time_span, "0s", '"0s" is zero'),
         (values.pause, "3m", '"3m" is too long'),
+        (values.hold_time, "2000w", '"2000w" is too long'),
         (values.size, "50", '"50" is no size'),
         (values.size, "50 iB", '"50 iB" is no size'),
         (values.size, "0 B", '"0 B" is less than one octet'),

@@ -8,7 +8,7 @@ import msgspec
 from twisted.internet.defer import inlineCallbacks
 
 from smtpplus import events as facts
-from smtpplus.mail.envelope import Envelope
+from smtpplus.mail.envelope import Envelope, Recipient
 from smtpplus.queue import retry
 from tests.queue.fixtures import LATER, OK, envelope
 from tests.queue.house import QueueCase
@@ -93,6 +93,29 @@ class DeliverByTests(QueueCase):
         yield self.turn(1)
         yield self.until(lambda: self.stated(facts.Bounced))
         self.assertEqual([event.reason for event in self.stated(facts.Failed)], ["too_late"])
+
+    @inlineCallbacks
+    def test_all_that_the_client_said_survives_a_restart(self) -> Any:
+        """C1, C2: RET, ENVID, NOTIFY, ORCPT, BODY, SMTPUTF8, BY and REQUIRETLS are with the message when it is read back."""
+        accepted = msgspec.structs.replace(
+            self.asked("NT", 9_000),
+            recipients=(Recipient("b@example.net", "SUCCESS,DELAY", "utf-8;jörg@example.net"),),
+            body="8BITMIME",
+            smtputf8=True,
+            ret="HDRS",
+            envid="order+7",
+            require_tls=True,
+        )
+        yield self.accept(accepted)
+        yield self.begun(1)
+        self.agent.transfers[0].end(LATER)
+        yield self.turn(1)
+        yield self.close()
+        self.wall += 100
+        self.open()
+        yield self.queue.start()
+        yield self.turn(1)
+        self.assertEqual(self.agent.transfers[0].request.envelope, accepted)
 
     @inlineCallbacks
     def test_a_traced_message_is_reported_when_it_is_relayed(self) -> Any:
