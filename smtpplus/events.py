@@ -171,6 +171,23 @@ class Dropped(Event, frozen=True):
     reason: str
 
 
+class Lowered(Event, frozen=True):
+    """A message goes at a lower level than it asked for, because the user's budget of the hour is spent (D2)."""
+
+    id: str
+    user: str
+    asked: int
+    level: int
+    budget: int  # messages an hour
+
+
+class Scheduled(Event, frozen=True):
+    """A message is not to be sent before its time (A30)."""
+
+    id: str
+    release_at: float
+
+
 class Cancelled(Event, frozen=True):
     """A recipient was taken out of the queue by hand; nobody is told but those who watch."""
 

@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from smtpplus.mail.reply import printable
+from smtpplus.queue import rows
 from smtpplus.queue.rulebook import raise_generation
 from smtpplus.queue.selection import Key, Queued
 from smtpplus.storage import schema
+from smtpplus.storage.statement import Row
 
 BATCH = 500  # recipients in one transaction
 CANCELLED, MOVED, RETRIED = "cancelled", "moved", "retried"
@@ -26,11 +28,10 @@ def cancel(connection: Connection, some: Sequence[Queued], *, who: str, reason: 
     keys = _there(connection, some)
     if not keys:
         return 0
-    rows = sorted(keys)
-    numbers = sorted({(number,) for number, _ in keys})
-    schema.DELETE_RECIPIENT.run(connection, [*rows])
-    schema.REMOVE_CHUNKS_IF_SETTLED.run(connection, [*numbers])
-    schema.REMOVE_IF_SETTLED.run(connection, [*numbers])
+    numbers: list[Row] = sorted({(number,) for number, _ in keys})
+    schema.DELETE_RECIPIENT.run(connection, [*sorted(keys)])
+    schema.REMOVE_CHUNKS_IF_SETTLED.run(connection, numbers)
+    schema.REMOVE_IF_SETTLED.run(connection, numbers)
     _note(connection, some, keys, CANCELLED, who=who, reason=reason)
     return len(keys)
 
@@ -42,8 +43,19 @@ def move(connection: Connection, some: Sequence[Queued], due: float, *, who: str
         return 0
     change = update(schema.recipients).where(_R.message_id == bindparam("key"), _R.number == bindparam("index")).values(due=due)
     connection.execute(change, [{"key": number, "index": index} for number, index in keys])
+    if due:
+        _put_off(connection, sorted({number for number, _ in keys}), due)
     _note(connection, some, keys, MOVED if due else RETRIED, who=who, reason=reason)
     return len(keys)
+
+
+def _put_off(connection: Connection, numbers: Sequence[int], due: float) -> None:
+    """Let the lifetime of messages begin when they are due."""
+    m = schema.messages.c
+    found = connection.execute(select(m.id, m.parameters).where(m.id.in_(numbers))).all()
+    change = update(schema.messages).where(m.id == bindparam("key")).values(parameters=bindparam("said"))
+    if found:
+        connection.execute(change, [{"key": row.id, "said": rows.put_off(row.parameters, due)} for row in found])
 
 
 def _there(connection: Connection, some: Sequence[Queued]) -> set[Key]:
@@ -54,7 +66,7 @@ def _there(connection: Connection, some: Sequence[Queued]) -> set[Key]:
 
 
 def _note(connection: Connection, some: Sequence[Queued], keys: set[Key], what: str, *, who: str, reason: str) -> None:
-    rows = [
+    notes = [
         {
             "message_id": each.id,
             "number": each.number,
@@ -66,5 +78,5 @@ def _note(connection: Connection, some: Sequence[Queued], keys: set[Key], what: 
         for each in some
         if each.key in keys
     ]
-    connection.execute(insert(schema.changes), rows)
+    connection.execute(insert(schema.changes), notes)
     raise_generation(connection)

@@ -15,9 +15,9 @@ def delay(schedule: Sequence[float], attempt: int) -> float:
     return schedule[min(attempt, len(schedule)) - 1]
 
 
-def ends_at(received_at: float, lifetime: float, held: float) -> float:
-    """When a message accepted at `received_at` is given up: time on hold does not count."""
-    return received_at + lifetime + held
+def ends_at(begun_at: float, lifetime: float, held: float) -> float:
+    """When a message is given up that was accepted, or was to go, at `begun_at`: time on hold does not count."""
+    return begun_at + lifetime + held
 
 
 def returned_at(end: float, deliver_by: float, by_mode: str) -> float:

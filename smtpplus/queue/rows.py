@@ -30,6 +30,7 @@ class _Parameters(msgspec.Struct, frozen=True, omit_defaults=True):
     deliver_by: float = 0.0
     by_mode: str = ""
     require_tls: bool = False
+    release_at: float = 0.0
 
 
 class _RecipientParameters(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -56,7 +57,7 @@ Waiting = tuple[int, int, str, int, str, float, str, str]  # message id, number,
 def parameters(envelope: Envelope) -> str | None:
     """The column `parameters` of a message."""
     asked = envelope.body or envelope.smtputf8 or envelope.ret or envelope.envid or envelope.campaign
-    if not (asked or envelope.by_mode or envelope.require_tls):
+    if not (asked or envelope.by_mode or envelope.require_tls or envelope.release_at):
         return None
     given = _Parameters(
         envelope.body,
@@ -67,8 +68,15 @@ def parameters(envelope: Envelope) -> str | None:
         envelope.deliver_by,
         envelope.by_mode,
         envelope.require_tls,
+        envelope.release_at,
     )
     return msgspec.json.encode(given).decode()
+
+
+def put_off(parameters: str | None, release_at: float) -> str:
+    """The column `parameters` of a message that is not to be sent before `release_at`: its lifetime begins then."""
+    given = msgspec.json.decode(parameters, type=_Parameters) if parameters else _Parameters()
+    return msgspec.json.encode(msgspec.structs.replace(given, release_at=release_at)).decode()
 
 
 def recipients(envelope: Envelope) -> list[tuple[Statement, Row]]:
@@ -152,6 +160,7 @@ def _envelope(row: Any, recipients: tuple[Recipient, ...], list_: str) -> Envelo
         deliver_by=said.deliver_by,
         by_mode=said.by_mode,
         require_tls=said.require_tls,
+        release_at=said.release_at,
     )
 
 

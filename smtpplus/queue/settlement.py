@@ -91,8 +91,9 @@ class Settlement:
         done: Settled = []
         failed: Settled = []
         later: Settled = []
-        held = self.rules.held(facts_of(entry), envelope.received_at, now) if self.rules.ever else 0.0
-        end = retry.ends_at(envelope.received_at, self._lifetime, held)
+        begun = max(envelope.received_at, envelope.release_at)
+        held = self.rules.held(facts_of(entry), begun, now) if self.rules.ever else 0.0
+        end = retry.ends_at(begun, self._lifetime, held)
         if envelope.by_mode:
             end = retry.returned_at(end, envelope.deliver_by, envelope.by_mode)
         for number, disposition in _matched(entry, dispositions):
@@ -161,7 +162,7 @@ class Settlement:
         abandoned = all(disposition.reason == reasons.ABANDONED.code for _, disposition in later)
         due = now if abandoned else max(now, min(entry.due, end))
         warned: list[Disposition] = []
-        warned_at = retry.warned_at(envelope.received_at, self._warn_after, envelope.deliver_by, envelope.by_mode)
+        warned_at = retry.warned_at(max(envelope.received_at, envelope.release_at), self._warn_after, envelope.deliver_by, envelope.by_mode)
         if envelope.by_mode and now < warned_at < due:
             due = warned_at
         if not entry.warned and now >= warned_at:

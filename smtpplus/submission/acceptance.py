@@ -19,15 +19,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from smtpplus.config import Configuration
-from smtpplus.events import Accepted, Events
-from smtpplus.mail import priority, reasons
+from smtpplus.events import Accepted, Events, Lowered, Scheduled
+from smtpplus.mail import priority, reasons, smtpapi
 from smtpplus.mail.address import AddressError, header_mailboxes
+from smtpplus.mail.budget import Budgets
 from smtpplus.mail.envelope import Envelope
 from smtpplus.mail.header import Header, decoded
 from smtpplus.submission.parameters import NONE, MailParameters
 
 HOPS = 50  # Received fields; more mean a loop. Fewer than the 100 of RFC 5321 §6.3: what is submitted has no way behind it yet
-_REMOVED = frozenset(("return-path", "bcc", "resent-bcc"))  # RFC 5321 §4.4, RFC 6409 §8 and RFC 5322 §3.6.3
+_REMOVED = frozenset(("return-path", "bcc", "resent-bcc", smtpapi.FIELD))  # RFC 5321 §4.4, RFC 6409 §8 and RFC 5322 §3.6.3
 _REMOVED_FOR_DISPLAY = _REMOVED | priority.PRIORITY_FIELDS
 
 
@@ -58,8 +59,10 @@ class Authority(Protocol):
     """What acceptance asks about the one who submits: see checker.ISubmissionDelivery."""
 
     name: str  # of the user, "" if unknown
+    list_: str  # that the user belongs to
     level: int  # the user's priority
     ceiling: int  # the highest priority the user's mail may have
+    budget: int  # messages an hour at levels 1 and 2; 0: any number
 
     def validateHeader(self, sender: str, header: Header) -> None:
         """Refusal unless the user may send what `header` says it is from."""
@@ -72,20 +75,34 @@ class Completed(msgspec.Struct, frozen=True):
     level: int
     message_id: str
     subject: str
+    release_at: float = 0.0  # see mail.envelope, as the next
+    campaign: str = ""
+    lowered: tuple[int, int] | None = None  # the level it would have, and the hour's budget that is spent (D2)
+
+    def thanks(self, identity: str) -> bytes:
+        """The reply to the end of data, once the message is durable; X.3.6 says that its priority is another (RFC 6710 §4.1, §7)."""
+        name = identity.encode("ascii")
+        if self.lowered is None:
+            return b"250 2.0.0 queued as %s\r\n" % name
+        asked, budget = self.lowered
+        said = b"250 2.3.6 queued as %s, priority lowered from %d to %d: the budget of %d urgent messages an hour is spent\r\n"
+        return said % (name, asked, self.level, budget)
 
 
 class Acceptance:
     """Takes responsibility for messages. One for the daemon."""
 
-    __slots__ = ("_clock", "_display", "_events", "_fix_headers", "_hostname", "_spool", "long_lines", "new_id")
+    __slots__ = ("_budgets", "_clock", "_display", "_events", "_fix_headers", "_hostname", "_longest", "_spool", "long_lines", "new_id")
     _log = Logger()
 
     def __init__(
         self, *, configuration: Configuration, events: Events, spool: Spool, new_id: Callable[[], int], clock: IReactorTime
     ) -> None:
+        self._budgets = Budgets()
         self._hostname = configuration.hostname
         self._display = configuration.priority.display
         self._fix_headers = configuration.submission.fix_headers
+        self._longest = configuration.submission.future_release
         self.long_lines = configuration.submission.long_lines == "accept"
         self._events = events
         self._spool = spool
@@ -109,8 +126,12 @@ class Acceptance:
         if len(header.values("received")) > HOPS:
             raise reasons.LOOP.refusal(limit=str(HOPS))
         authority.validateHeader(sender, header)
-        asked = _level(header) if parameters.priority is None else priority.mt_level(parameters.priority)
-        level = priority.effective(authority.level, asked, authority.ceiling)
+        wishes = smtpapi.NOTHING
+        if header.has(smtpapi.FIELD):
+            wishes = smtpapi.read(header.values(smtpapi.FIELD), now=self._clock.seconds(), longest=self._longest)
+        asked = wishes.level or _level(header) if parameters.priority is None else priority.mt_level(parameters.priority)
+        wanted = priority.effective(authority.level, asked, authority.ceiling)
+        level = self._budgets.level(authority.name, authority.budget, wanted, self._clock.seconds())
         added = bytearray()
         if not header.has("date"):
             added += b"Date: %s\r\n" % mail_date(int(self._clock.seconds())).encode("ascii")
@@ -125,7 +146,9 @@ class Acceptance:
             added += _display(level)
         removed = _REMOVED_FOR_DISPLAY if self._display else _REMOVED
         whole = header.compose(remove=removed, prepend=trace, append=bytes(added))
-        return Completed(whole, level, message_id, _subject(header))
+        release_at = parameters.release_at or wishes.release_at
+        lowered = (wanted, authority.budget) if level != wanted else None
+        return Completed(whole, level, message_id, _subject(header), release_at, wishes.campaign, lowered)
 
     def begin(self, number: int) -> Intake:
         """The intake of a message that outgrew memory."""
@@ -167,6 +190,11 @@ class Acceptance:
                 envelope.campaign,
             )
         )
+        if header.lowered is not None:
+            asked, budget = header.lowered
+            self._events.state(Lowered(self._clock.seconds(), identity, envelope.user, asked, envelope.level, budget))
+        if envelope.release_at:
+            self._events.state(Scheduled(self._clock.seconds(), identity, envelope.release_at))
 
 
 @functools.lru_cache(maxsize=2)

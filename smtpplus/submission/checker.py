@@ -75,8 +75,10 @@ class ISubmissionDelivery(IMessageDelivery):
     """An IMessageDelivery that also knows the user and reads headers."""
 
     name: str = Attribute("name of the user")
+    list_: str = Attribute("name of the list that the user belongs to")
     level: int = Attribute("the user's priority, 1 highest .. 5")
     ceiling: int = Attribute("the highest priority that the user's mail may have")
+    budget: int = Attribute("messages an hour at levels 1 and 2, 0: any number")
     message_size: int | None = Attribute("octets that a message of the user may have; None: what the server says")
 
     def validateHeader(sender: str, header: Header) -> None:
@@ -188,12 +190,20 @@ class SubmissionDelivery:
         return self._user.name
 
     @property
+    def list_(self) -> str:
+        return self._user.list
+
+    @property
     def level(self) -> int:
         return self._effective.priority
 
     @property
     def ceiling(self) -> int:
         return self._effective.ceiling
+
+    @property
+    def budget(self) -> int:
+        return self._effective.budget
 
     @property
     def message_size(self) -> int:
@@ -263,8 +273,10 @@ class PlainDelivery:
     """A delivery that is no more than IMessageDelivery: its user is unknown, and headers are not checked."""
 
     name = ""
+    list_ = "default"
     level = priority.NORMAL
     ceiling = priority.HIGHEST
+    budget = 0
     message_size = None
 
     def __init__(self, delivery: Any) -> None:

@@ -225,14 +225,14 @@ class Reception(Authentication):
         self._transaction = None
         self._reading = None
         self._state &= ~(MAIL | RCPT | CHUNKS)
-        self.wait(transaction.end().addCallback(self._accepted, transaction.identity))
+        self.wait(transaction.end().addCallback(self._accepted, transaction))
 
-    def _accepted(self, _: object, identity: str) -> None:
+    def _accepted(self, _: object, transaction: Transaction) -> None:
         """The message is durable: only now is it ours (RFC 5321 §4.2.5)."""
         self.messages += 1
         self._mistakes = 0
         self._origin = NOBODY
-        self.reply(b"250 2.0.0 queued as %s\r\n" % identity.encode("ascii"))
+        self.reply(transaction.thanks)
 
     def abandon(self) -> None:
         """Forget the transaction, if there is one."""

@@ -148,7 +148,9 @@ class Transaction:
             parameters.smtputf8,
             parameters.ret,
             parameters.envid,
-            release_at=parameters.release_at,
+            list=self.authority.list_,
+            release_at=completed.release_at,
+            campaign=completed.campaign,
             deliver_by=parameters.deliver_by,
             by_mode=parameters.by[1] if parameters.by else "",
             require_tls=parameters.require_tls,
@@ -156,6 +158,12 @@ class Transaction:
         content = b"".join(self._pieces) if self._intake is None else self._intake
         self._intake, self._pieces = None, []  # theirs now
         return self._acceptance.commit(envelope, content, completed, identity=self.identity, session=self._session, client=self._client)
+
+    @property
+    def thanks(self) -> bytes:
+        """The reply when the message is durable."""
+        assert self._completed is not None, "it was durable"
+        return self._completed.thanks(self.identity)
 
     def abort(self) -> None:
         """The client is gone, or starts anew: forget everything."""

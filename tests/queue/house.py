@@ -61,8 +61,11 @@ class QueueCase(TestCase):
         yield self.queue.stop(0)
         yield self.database.stop()
 
-    @inlineCallbacks
     def tearDown(self) -> Any:
+        return self.wind_up()
+
+    @inlineCallbacks
+    def wind_up(self) -> Any:
         stopped: list[object] = []
         self.queue.stop(1).addCallback(stopped.append)
         for _ in range(2000):

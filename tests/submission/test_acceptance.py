@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from smtpplus.config import Configuration, Priority, Submission
 from smtpplus.events import Events
 from smtpplus.mail.header import Header
+from smtpplus.mail.reasons import Refusal
 from smtpplus.submission.acceptance import Acceptance, Completed, received_field
 from smtpplus.submission.parameters import NONE, MailParameters
 from tests.submission.rig import MemorySpool
@@ -23,10 +24,12 @@ TRACE = b"Received: from client.example ([192.0.2.1])\r\n\tby mail.example.com w
 class Anybody:
     """May send as anybody, at a level."""
 
-    def __init__(self, level: int = 3) -> None:
+    def __init__(self, level: int = 3, budget: int = 0) -> None:
         self.name = "app"
+        self.list_ = "default"
         self.level = level
         self.ceiling = 1
+        self.budget = budget
 
     def validateHeader(self, sender: str, header: Header) -> None:
         return
@@ -43,11 +46,12 @@ class HeaderTests(SynchronousTestCase):
         sender: str = "app@a.com",
         parameters: MailParameters = NONE,
         fix_headers: bool = True,
+        budget: int = 0,
         **switches: Any,
     ) -> Completed:
         clock = Clock()
         clock.advance(1_800_000_000)
-        acceptance = Acceptance(
+        self.acceptance = acceptance = Acceptance(
             configuration=Configuration(
                 hostname="mail.example.com", priority=Priority(**switches), submission=Submission(fix_headers=fix_headers)
             ),
@@ -57,7 +61,12 @@ class HeaderTests(SynchronousTestCase):
             clock=clock,
         )
         return acceptance.complete(
-            header + b"\r\n", identity="0000000000001", trace=TRACE, sender=sender, authority=Anybody(level), parameters=parameters
+            header + b"\r\n",
+            identity="0000000000001",
+            trace=TRACE,
+            sender=sender,
+            authority=Anybody(level, budget),
+            parameters=parameters,
         )
 
     def test_a_whole_header_stays_as_it_is_behind_received(self) -> None:
@@ -142,6 +151,29 @@ class HeaderTests(SynchronousTestCase):
         """Subject and Message-ID go into events: no control character of the client's does."""
         completed = self.completed(FROM + b"Subject: \x1b[31mred\x07\r\nMessage-ID: <\x08@a>\r\n")
         self.assertTrue(completed.subject.isprintable() and completed.message_id.isprintable())
+
+    def test_what_x_smtpapi_asks_for(self) -> None:
+        """A30: the field sets time, level and campaign, is before X-Priority and behind MT-PRIORITY, and is not delivered."""
+        field = b'X-SMTPAPI: {"Schedule": 1800000060,\r\n "Priority": 2, "CampaignCode": "spring"}\r\n'
+        completed = self.completed(COMPLETE + field + b"X-Priority: 4\r\n")
+        self.assertEqual((completed.level, completed.release_at, completed.campaign), (2, 1_800_000_060.0, "spring"))
+        self.assertNotIn(b"smtpapi", completed.octets.lower())
+        parameters = MailParameters(priority=-6, release_at=1_800_000_500.0)
+        completed = self.completed(COMPLETE + field, parameters=parameters)
+        self.assertEqual((completed.level, completed.release_at), (3, 1_800_000_500.0))
+        with self.assertRaises(Refusal):
+            self.completed(COMPLETE + b"X-SMTPAPI: soon\r\n")
+
+    def test_a_spent_budget_lowers(self) -> None:
+        """D2: the message over the budget goes at 3 and shows it; the reply says so with X.3.6, others are thanked as always."""
+        urgent = COMPLETE + b"X-Priority: 1\r\n"
+        completed = self.completed(urgent, budget=1)
+        self.assertEqual((completed.level, completed.thanks("7")), (1, b"250 2.0.0 queued as 7\r\n"))
+        again = self.acceptance.complete(urgent + b"\r\n", identity="7", trace=TRACE, sender="app@a.com", authority=Anybody(3, 1))
+        self.assertEqual((again.level, again.octets.count(b"X-Priority")), (3, 0))
+        self.assertEqual(
+            again.thanks("7"), b"250 2.3.6 queued as 7, priority lowered from 1 to 3: the budget of 1 urgent messages an hour is spent\r\n"
+        )
 
 
 class ReceivedTests(SynchronousTestCase):

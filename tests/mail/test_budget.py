@@ -1,0 +1,52 @@
+"""Priority budgets: the sliding hour."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smtpplus.mail.budget import FORGET, HOUR, Budgets
+
+
+def test_over_the_budget_goes_at_normal() -> None:
+    """D2: of three urgent messages two are within a budget of two; the third is lowered to 3, and an hour after the first one more goes."""
+    budgets = Budgets()
+    times = (0.0, 10.0, 20.0, HOUR - 0.1, HOUR, HOUR + 1, HOUR + 10)
+    assert [budgets.level("app", 2, 1, at) for at in times] == [1, 1, 3, 3, 1, 3, 1]
+
+
+def test_what_spends_nothing() -> None:
+    """D2: levels from 3 on cost nothing, a budget of 0 is none, and each user has their own."""
+    budgets = Budgets()
+    assert [budgets.level("app", 1, level, 0.0) for level in (3, 4, 5, 2, 2)] == [3, 4, 5, 2, 3]
+    assert [budgets.level("other", 1, 1, 0.0), budgets.level("free", 0, 1, 0.0), budgets.level("free", 0, 1, 0.0)] == [1, 1, 1]
+
+
+def test_a_clock_that_is_set_back() -> None:
+    """D2: what was spent in a future that is no more does not lock a user out until it comes again."""
+    budgets = Budgets()
+    assert [budgets.level("app", 1, 1, at) for at in (10_000.0, 5_000.0, 5_001.0)] == [1, 1, 3]
+
+
+def test_users_are_forgotten() -> None:
+    """Memory: users with nothing spent in the last hour are dropped when many are known; those with something are not."""
+    budgets = Budgets()
+    for number in range(FORGET - 1):
+        budgets.level(f"u{number}", 1, 1, 0.0)
+    budgets.level("late", 1, 1, HOUR)
+    budgets.level("new", 1, 1, HOUR + 1)
+    assert budgets.level("late", 1, 1, HOUR + 1) == 3
+    assert len(budgets._spent) == 2
+
+
+@given(st.lists(st.floats(0, 1000), max_size=60), st.integers(1, 5))
+def test_no_hour_has_more(steps: list[float], budget: int) -> None:
+    """D2: whatever the arrivals, no sliding hour has more urgent messages than the budget, and none is lowered without need."""
+    budgets, now, urgent = Budgets(), 0.0, list[float]()
+    for step in steps:
+        now += step
+        within = [at for at in urgent if at > now - HOUR]
+        level = budgets.level("app", budget, 2, now)
+        assert (level == 2) is (len(within) < budget)
+        if level == 2:
+            urgent.append(now)
