@@ -84,6 +84,11 @@ class Header:
         found = self._named.get(name)
         return [field.value for field in found] if found else []
 
+    def raw(self, name: str) -> list[bytes]:
+        """The octets of all fields called `name` (lower case), in order."""
+        found = self._named.get(name)
+        return [field.raw for field in found] if found else []
+
     def has(self, name: str) -> bool:
         """Whether there is a field called `name` (lower case)."""
         return name in self._named

@@ -220,11 +220,11 @@ def _attempt(call: Callable[..., Deferred[None]], *arguments: object) -> Deferre
 
 def _several(header: Header) -> bool:
     """Whether From names more than one mailbox; what cannot be read, and was let through all the same, does not."""
-    values = header.values("from")
-    if len(values) != 1 or "," not in values[0]:
+    fields = header.raw("from")
+    if len(fields) != 1 or b"," not in fields[0]:
         return False
     try:
-        return len(header_mailboxes(values[0])) > 1
+        return len(header_mailboxes(header.values("from")[0])) > 1
     except AddressError:
         return False
 
