@@ -20,22 +20,30 @@ BIN = Path(sys.executable).parent
 
 
 class Smtpplus:
-    """One start in `directory`. `profile` is a file for the statistics of cProfile, which see the reactor's thread."""
+    """One start in `directory`; `more` is added to its settings.
+
+    `profile` is a file for the statistics of cProfile, which see the reactor's thread.
+    """
 
     name = "smtpplus"
 
-    def __init__(self, directory: Path, *, next_hop: int, profile: Path | None = None) -> None:
+    def __init__(self, directory: Path, *, next_hop: int, profile: Path | None = None, more: str = "") -> None:
         self.directory = directory
         self.port = free_port()
         directory.mkdir(parents=True)
         self._config = directory / "smtpplus.toml"
-        self._config.write_text(self._settings(next_hop))
+        self._config.write_text(self._settings(next_hop) + more)
         self._cli("user", "add", USER, "--domains", "example.com", "--vouch", "--password-stdin", stdin=PASSWORD)
         profiling = ["--profile", str(profile), "--profiler", "cprofile", "--savestats"] if profile else []
         command = [str(BIN / "twistd"), "--nodaemon", "--pidfile=", *profiling, "smtpplus", "--config", str(self._config)]
         with (directory / "daemon.log").open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=directory)
         await_port(self.port, self._process)
+
+    def memory(self) -> int:
+        """Octets that it has in memory (RSS)."""
+        pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def stop(self) -> None:
         """Stop it; what it had accepted stays in the queue."""

@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 
-from bench import machine
+from bench import machine, memory
 from bench.application import CLIENTS, Application, Security
 from bench.postfix import Postfix
 from bench.relay import Smtpplus
@@ -53,6 +53,7 @@ HELD = Stage("accept, held (Postfix only)", reuse=True, relay=False, aim=0.0, he
 APPLICATION = Stage("application, TLS", reuse=False, relay=False, aim=1.0, security="tls")
 RESUMED = Stage("application, TLS resumed", reuse=False, relay=False, aim=1.0, security="resumed")
 CLEAR = Stage("application, no TLS", reuse=False, relay=False, aim=1.3, security="clear")
+MEMORY = "memory"  # see bench.memory
 STAGES = (ACCEPT, CONNECT, RELAY, APPLICATION, RESUMED, CLEAR)
 
 
@@ -166,7 +167,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--length", type=int, default=4096, help="octets of a message")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--stage", choices=[stage.name for stage in (*STAGES, HELD)], action="append", help="only this one; may be repeated"
+        "--stage", choices=[*(stage.name for stage in (*STAGES, HELD)), MEMORY], action="append", help="only this one; may be repeated"
     )
     parser.add_argument("--server", choices=[Postfix.name, Smtpplus.name], help="only this one")
     parser.add_argument("--directory", default="/var/tmp", help="where queues and state lie; not a memory file system")
@@ -192,12 +193,14 @@ def main() -> int:
         application = stack.enter_context(Application()) if any(stage.security for stage in stages) else None
         bench = Bench(arguments, sink, application)
         rates = measure(bench, stages, servers, arguments.rounds)
-        text = report(rates, facts, arguments)
+        text = report(rates, facts, arguments) if rates else ""
+        if Smtpplus.name in servers and (not arguments.stage or MEMORY in arguments.stage):
+            text += memory.report(memory.measure(arguments.directory, NOBODY))
         print(text)
         kept: dict[str, Any] = {"machine": facts, "arguments": vars(arguments), "rates": rates}
         (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
         (RESULTS / f"{name}.txt").write_text(text)
-        if arguments.profile and Smtpplus.name in servers:
+        if arguments.profile and rates and Smtpplus.name in servers:
             show_profile(bench, slowest(rates), RESULTS / f"{name}.profile")
     return 0
 

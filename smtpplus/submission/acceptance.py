@@ -92,7 +92,19 @@ class Completed(msgspec.Struct, frozen=True):
 class Acceptance:
     """Takes responsibility for messages. One for the daemon."""
 
-    __slots__ = ("_budgets", "_clock", "_display", "_events", "_fix_headers", "_hostname", "_longest", "_spool", "long_lines", "new_id")
+    __slots__ = (
+        "_budgets",
+        "_clock",
+        "_display",
+        "_events",
+        "_fix_headers",
+        "_hostname",
+        "_longest",
+        "_spool",
+        "held",
+        "long_lines",
+        "new_id",
+    )
     _log = Logger()
 
     def __init__(
@@ -108,6 +120,7 @@ class Acceptance:
         self._spool = spool
         self._clock = clock
         self.new_id = new_id
+        self.held = 0  # octets that larger messages hold in memory, all together; see transaction
 
     def now(self) -> float:
         """Seconds since the epoch."""

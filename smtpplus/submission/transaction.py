@@ -25,6 +25,7 @@ from smtpplus.submission.parameters import MailParameters
 
 LINE_LIMIT = 1_000  # octets with CRLF, RFC 5321 §4.5.3.1.6
 SPILL = 4 * CHUNK  # octets of a message that are held in memory
+BUDGET = 24 * 1024**2  # octets that messages of more than a chunk hold in all; beyond it each goes to the spool at once
 _LONG_LINE = re.compile(rb"[^\n]{%d}" % LINE_LIMIT).search  # without its LF: one too many
 
 
@@ -47,6 +48,7 @@ class Transaction:
         "_size",
         "_source",
         "_trace",
+        "_weight",
         "authority",
         "identity",
         "number",
@@ -84,6 +86,7 @@ class Transaction:
         self._intake: Intake | None = None
         self._pieces: list[bytes] = []  # content not yet given to the spool
         self._held = 0  # octets in them
+        self._weight = 0  # of these, what counts in the budget
         self._size = 0  # octets of content as the client sent it: what the limit is about, RFC 1870 §5
         self._growth = 0  # octets by which completing the header made it larger
         self._eight_bit = False
@@ -157,6 +160,7 @@ class Transaction:
         )
         content = b"".join(self._pieces) if self._intake is None else self._intake
         self._intake, self._pieces = None, []  # theirs now
+        self._weigh(0)
         return self._acceptance.commit(envelope, content, completed, identity=self.identity, session=self._session, client=self._client)
 
     @property
@@ -169,6 +173,7 @@ class Transaction:
         """The client is gone, or starts anew: forget everything."""
         intake, self._intake = self._intake, None
         self._pieces, self._held = [], 0
+        self._weigh(0)
         if intake is not None:
             intake.abort()
 
@@ -190,8 +195,18 @@ class Transaction:
         if self._completed is None and not self._complete(len(clear), finished=source.finished):
             return None
         if self._intake is None:
-            return self._spill(source.finished) if self._held > SPILL else None
+            if self._held <= CHUNK:
+                return None
+            self._weigh(self._held)
+            over = self._held > SPILL or self._acceptance.held > BUDGET
+            return self._spill(source.finished) if over else None
         return self._spill(source.finished) if self._held >= CHUNK or source.finished else None
+
+    def _weigh(self, octets: int) -> None:
+        """Count `octets` of this message in the budget that all share."""
+        if octets != self._weight:
+            self._acceptance.held += octets - self._weight
+            self._weight = octets
 
     def _complete(self, fresh: int, *, finished: bool) -> bool:
         """Complete the header if it is whole; the last `fresh` octets were not searched before."""
@@ -230,6 +245,7 @@ class Transaction:
         whole = len(held) if finished else len(held) - len(held) % CHUNK
         rest = held[whole:]
         self._pieces, self._held = ([rest] if rest else []), len(rest)
+        self._weigh(0)
         waits: list[Deferred[None]] = []
         for start in range(0, whole, CHUNK):
             wait = self._intake.write(held[start : min(start + CHUNK, whole)])
