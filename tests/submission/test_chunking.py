@@ -224,6 +224,21 @@ class ChunkingTests(SessionCase):
         self.assertEqual({event.reason for event in self.stated(Refused)}, {"bare_line_end"})
 
     @inlineCallbacks
+    def test_a_chunk_before_tls_is_read_and_refused(self) -> Any:
+        """A4, RFC 3030 §2: where TLS is required first, a chunk is 530 and its octets are no commands."""
+        self.serve(Listen(tls="starttls-required"))
+
+        def dialog() -> list[str]:
+            client = Client(self.port)
+            client.send(b"EHLO client.example\r\nBDAT 6\r\nQUIT\r\nBDAT 0 LAST\r\nNOOP\r\n")
+            codes = [status(client.reply()) for _ in range(4)]
+            client.close()
+            return codes
+
+        codes = yield self.during(dialog)
+        self.assertEqual(codes, ["250", "530 5.7.0", "530 5.7.0", "250 2.0.0"])
+
+    @inlineCallbacks
     def test_a_large_message_may_come_in_any_chunks(self) -> Any:
         """What goes in comes out, for chunks of any size, also past what is held in memory, and with replies in order."""
         self.serve()

@@ -14,7 +14,7 @@ from smtpplus.config import Limits, Listen, Submission
 from smtpplus.mail.envelope import Envelope, Recipient
 from smtpplus.submission.offer import KEYWORDS
 from tests.submission.dialog import WAYS, hold
-from tests.submission.rig import LOGIN, MESSAGE, Client, SessionCase, status
+from tests.submission.rig import LOGIN, MESSAGE, USER, Client, SessionCase, status
 
 OFFERED = "S: 250-*\n" * 14 + "S: 250 *"
 
@@ -272,6 +272,21 @@ class ExtensionTests(SessionCase):
         codes = yield self.during(dialog)
         self.assertEqual(codes[:5], ["250 2.1.0", "250 2.1.5", "250 2.1.5", "452 4.5.3", "250 2.0.0"])
         self.assertEqual(codes[5:], ["550 5.7.1", "250 2.1.0", "250 2.0.0", "452 4.5.3", "250 2.0.0"])
+
+    @inlineCallbacks
+    def test_received_says_how_the_message_came(self) -> Any:
+        """RFC 3848, RFC 6531 §4.3: ESMTPA in clear, ESMTPSA under TLS, UTF8SMTP… with SMTPUTF8; the user's name is nowhere in it."""
+        self.serve()
+        for parameters, tls, protocol in (
+            ("", False, b"ESMTPA"),
+            ("", True, b"ESMTPSA"),
+            ("SMTPUTF8", False, b"UTF8SMTPA"),
+            ("SMTPUTF8", True, b"UTF8SMTPSA"),
+        ):
+            yield self.submitted(parameters, tls=tls)
+            trace = self.spool.kept[-1].content.partition(b"\r\nFrom:")[0]
+            self.assertIn(b" with %s id " % protocol, trace)
+            self.assertNotIn(USER.encode(), trace)
 
     @inlineCallbacks
     def test_every_reply_has_its_enhanced_code(self) -> Any:
