@@ -56,6 +56,9 @@ class Keeper(Protocol):
     def gone(self, connection: Connection) -> None:
         """The connection takes no more transactions."""
 
+    def held(self, connection: Connection) -> None:
+        """The transfer on the connection was stopped."""
+
     def again(self, transfer: Transfer) -> None:
         """The transfer had a connection that was dead; it wants another. Nothing of it was answered."""
 
@@ -150,6 +153,17 @@ class Connection(TwistedProtocol):
             self._log.failure("delivery to {peer} failed", peer=self.peer)
             self._clock.callLater(0, self.cut, Fault(reasons.UNEXPECTED))
 
+    @property
+    def left(self) -> int:
+        """Pieces of content still to be written."""
+        return self.transfer.request.content.chunks - self._outflow.written if self.transfer is not None else 0
+
+    def press(self) -> None:
+        """Bring the transfer that runs here to its end although it is stopped."""
+        if self.transfer is not None:
+            self.transfer.pressed = True
+            self.resumed(self.transfer)
+
     def quit(self) -> None:
         """End an idle session politely."""
         self.phase = Phase.LEAVING
@@ -181,6 +195,7 @@ class Connection(TwistedProtocol):
     def halted(self, transfer: Transfer) -> None:
         if self._outflow.active:
             self._await(math.inf)  # it is we who keep the peer waiting
+        self._keeper.held(self)
 
     def resumed(self, transfer: Transfer) -> None:
         if self._outflow.active:
@@ -290,7 +305,7 @@ class Connection(TwistedProtocol):
         transfer = self.transfer
         assert transfer is not None
         assert self._tcp is not None
-        self._await(math.inf if transfer.stopped else BLOCK_PATIENCE)
+        self._await(math.inf if transfer.held else BLOCK_PATIENCE)
         chunked = self._proposal is not None and self._proposal.chunked
         self._outflow.start(transfer, self._tcp, Chunked() if chunked else Dotted())
 

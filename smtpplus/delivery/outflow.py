@@ -119,6 +119,11 @@ class Outflow:
         self._transfer = None
         self._release()
 
+    @property
+    def written(self) -> int:
+        """Pieces with the transport."""
+        return self._index if self.active else 0
+
     def pump(self) -> None:
         """Write pieces while the transport takes them and nobody said stop."""
         transfer = self._transfer
@@ -127,7 +132,7 @@ class Outflow:
         content = transfer.request.content
         self._pumping = True
         try:
-            while self.active and not (self._reading or self._blocked or transfer.stopped):
+            while self.active and not (self._reading or self._blocked or transfer.held):
                 if self._piece is None and self._index < content.chunks:
                     self._reading = True
                     content.read(self._index, self._arrived)

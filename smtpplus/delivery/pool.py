@@ -3,6 +3,10 @@
 A connection belongs to nobody until its transaction begins: when one is free, it goes to the most urgent transfer that waits and is not
 stopped, whoever it was opened for. So an urgent message takes over what was opened for bulk mail, and a stopped transfer that has
 not begun holds no connection. Each waiting transfer has an opening of its own, so none waits for another's transaction to end.
+
+Unless the peer refuses more connections than there are: while some of them work, that says how many it takes, and is no verdict on a
+message. Then no more are opened until one has ended, and who waits takes over the next that is free. Where those that work are stopped
+for the very transfer that waits, the one with the least left is pressed on to the end of its message.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from smtpplus.delivery.fault import Fault
 from smtpplus.delivery.routing import Hop
 from smtpplus.delivery.transfer import Transfer
 from smtpplus.mail import reasons
+from smtpplus.mail.reply import Outcome
 
 
 def _level(transfer: Transfer) -> int:
@@ -24,7 +29,7 @@ def _level(transfer: Transfer) -> int:
 class Pool:
     """Implements client.Keeper and transfer.Holder. `empty` is called when there is neither connection nor transfer any more."""
 
-    __slots__ = ("_busy", "_dialer", "_empty", "_idle", "_openings", "_waiting", "hop")
+    __slots__ = ("_dialer", "_empty", "_full", "_idle", "_openings", "_waiting", "_working", "hop")
 
     def __init__(self, hop: Hop, dialer: Dialer, empty: Callable[[Pool], None]) -> None:
         self.hop = hop
@@ -33,14 +38,15 @@ class Pool:
         self._idle: list[Connection] = []
         self._waiting: list[Transfer] = []  # in order of arrival, stopped ones among them
         self._openings = 0
-        self._busy = 0  # connections with a transaction
+        self._working: set[Connection] = set()  # connections with a transaction
+        self._full = False  # the peer takes no more connections than those
 
     def take(self, transfer: Transfer) -> None:
         """Carry out `transfer` on an idle connection, or on one to be opened; one that is stopped waits for its `go`."""
         if self._idle and not transfer.stopped:
             connection = self._idle.pop()
             del self._dialer.idle[connection]
-            self._busy += 1
+            self._working.add(connection)
             connection.begin(transfer)
         else:
             transfer.holder = self
@@ -49,6 +55,9 @@ class Pool:
 
     def _open(self) -> None:
         """Open as many connections as transfers wait for."""
+        if self._full:
+            self._press()
+            return
         while self._openings < len(self._ready()):
             self._openings += 1
             self._dialer.open(self.hop, self, self._settled)
@@ -58,13 +67,29 @@ class Pool:
         self._openings -= 1
         if isinstance(result, Connection):
             self._serve(result)
-            return
-        # As many transfers hear of it as have no opening any more, the least urgent first. A stopped one opens anew when it goes on.
+        elif self._working and not self._dialer.stopping and result.reply(peer, self.hop.host).outcome is Outcome.DEFERRED:
+            self._full = True
+            self._press()
+        else:
+            self._give_up(result, peer)
+
+    def _give_up(self, fault: Fault, peer: str) -> None:
+        """As many transfers hear of it as have no opening any more, the least urgent first. A stopped one opens anew when it goes on."""
         while len(ready := self._ready()) > self._openings:
             last = max(reversed(ready), key=_level)
             self._waiting.remove(last)
-            last.settle(peer, (), result)
+            last.settle(peer, (), fault)
         self._check_empty()
+
+    def _press(self) -> None:
+        """Let a connection that is stopped for the sake of one who waits come to the end of its message."""
+        ready = self._ready()
+        if not ready:
+            return
+        most_urgent = min(map(_level, ready))
+        held = [each for each in self._working if each.transfer is not None and each.transfer.held and _level(each.transfer) > most_urgent]
+        if held and len(held) == len(self._working):
+            min(held, key=lambda each: each.left).press()
 
     def _ready(self) -> list[Transfer]:
         return [transfer for transfer in self._waiting if not transfer.stopped]
@@ -75,7 +100,7 @@ class Pool:
         if ready:
             transfer = min(ready, key=_level)  # the first of the most urgent
             self._waiting.remove(transfer)
-            self._busy += 1
+            self._working.add(connection)
             connection.begin(transfer)
         else:
             self._rest(connection)
@@ -87,13 +112,13 @@ class Pool:
             connection.quit()
 
     def _check_empty(self) -> None:
-        if not (self._waiting or self._idle or self._openings or self._busy):
+        if not (self._waiting or self._idle or self._openings or self._working):
             self._empty(self)
 
     # --- client.Keeper ----------------------------------------------------------------------------------------------------------
 
     def free(self, connection: Connection) -> None:
-        self._busy -= 1
+        self._working.discard(connection)
         if self._waiting:
             self._serve(connection)
         else:
@@ -104,8 +129,18 @@ class Pool:
             del self._dialer.idle[connection]
             self._idle.remove(connection)
         else:
-            self._busy -= 1
+            self._working.discard(connection)
+        if self._full:
+            self._full = False
+            if self._dialer.stopping:
+                self._give_up(Fault(reasons.ABANDONED), "")
+            else:
+                self._open()
         self._check_empty()
+
+    def held(self, connection: Connection) -> None:
+        if self._full:
+            self._press()
 
     def again(self, transfer: Transfer) -> None:
         transfer.holder = self

@@ -43,15 +43,21 @@ class Holder(Protocol):
 class Transfer:
     """Implements mail.disposition.Transfer."""
 
-    __slots__ = ("_done", "holder", "over", "request", "stopped")
+    __slots__ = ("_done", "holder", "over", "pressed", "request", "stopped")
     _log = Logger()
 
     def __init__(self, request: Request, done: Done, holder: Holder) -> None:
         self.request = request
         self.holder = holder
         self.stopped = False
+        self.pressed = False  # it goes on although it is stopped: who is more urgent waits for its connection
         self.over = False
         self._done = done
+
+    @property
+    def held(self) -> bool:
+        """Whether it may write nothing now."""
+        return self.stopped and not self.pressed
 
     def stop(self) -> bool:
         if self.over or not self.holder.may_stop():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from smtpplus.mail.envelope import WholeContent
 from tests.delivery.peer import Line, Peer
 from tests.delivery.rig import DeliveryCase, Pieces, Underway, cut, request, said
 
@@ -150,4 +151,115 @@ class StopTests(DeliveryCase):
             underway.transfer.abandon()
             answer.set()
             assert said(await underway.ended)[0][1] == 250
+            await delivery.stop()
+
+
+class FullTests(DeliveryCase):
+    """A peer that takes one connection and answers 421 to every other."""
+
+    def setUp(self) -> None:
+        self.taken: list[bytes] = []
+
+    def one(self) -> Peer:
+        def takes(line: Line) -> None:
+            line.greet()
+            while True:
+                line.until(b"DATA\r\n")
+                line.send("250 ok\r\n250 ok\r\n354 go\r\n")
+                self.taken.append(line.until(b"\r\n.\r\n")[:20])
+                line.send("250 ok\r\n")
+                while not line.buffer:
+                    if not line.read():
+                        return
+                if line.buffer.startswith(b"QUIT"):
+                    line.gone()
+                    return
+
+        return Peer(takes, lambda line: line.send("421 4.7.0 one is enough\r\n"))
+
+    async def test_an_urgent_message_takes_over_the_session_of_the_bulk_it_stopped(self) -> None:
+        """A27: refused a connection of its own, the urgent message waits for the stopped one, which is brought to its end for it."""
+        with self.one() as peer:
+            delivery = self.make(("*", peer.via))
+            bulk = Underway(delivery, request(peer.via, "bulk@x", level=5, content=Pieces(cut(LARGE), slow=True)))
+            await self.until(lambda: peer.lines and len(peer.lines[0].received) > 1_000_000)
+            assert bulk.transfer.stop()
+            urgent = Underway(delivery, request(peer.via, "urgent@x", level=1))
+            assert said(await bulk.ended) == [("bulk@x", 250, "delivered")]
+            assert said(await urgent.ended) == [("urgent@x", 250, "delivered")]
+            await delivery.stop()
+        assert self.taken == [LARGE[:20], b"Subject: hello\r\n\r\nA "]
+        assert len(peer.lines) == 2
+
+    async def test_it_is_as_well_when_the_stop_comes_later(self) -> None:
+        """Bulk that is stopped after the refusal goes on all the same, for the same reason."""
+        with self.one() as peer:
+            delivery = self.make(("*", peer.via))
+            bulk = Underway(delivery, request(peer.via, "bulk@x", level=5, content=Pieces(cut(LARGE), slow=True)))
+            await self.until(lambda: peer.lines and len(peer.lines[0].received) > 10_000)
+            urgent = Underway(delivery, request(peer.via, "urgent@x", level=1))
+            await self.until(lambda: len(peer.lines) == 2)
+            await self.turn(0.1)
+            bulk.transfer.stop()
+            assert said(await urgent.ended) == [("urgent@x", 250, "delivered")]
+            assert said(await bulk.ended) == [("bulk@x", 250, "delivered")]
+            await delivery.stop()
+
+    async def test_what_is_refused_a_connection_waits_for_its_turn(self) -> None:
+        """While one connection works, the refusal of another defers nobody: five messages go one after another, the most urgent first."""
+        with self.one() as peer:
+            delivery = self.make(("*", peer.via))
+            first = Underway(delivery, request(peer.via, content=Pieces(cut(LARGE[:5_000_000]), slow=True)))
+            await self.until(lambda: peer.lines and len(peer.lines[0].received) > 10_000)
+            rest = [
+                Underway(delivery, request(peer.via, level=level, content=WholeContent(b"Subject: of level %d\r\n\r\n" % level)))
+                for level in (3, 5, 2, 4)
+            ]
+            assert said(await first.ended)[0][1] == 250
+            assert [said(await each.ended)[0][1] for each in rest] == [250] * 4
+            await delivery.stop()
+        assert self.taken[1:] == [b"Subject: of level %d\r" % level for level in (2, 3, 4, 5)]
+
+    async def test_a_waiting_transfer_ends_with_the_delivery(self) -> None:
+        """Who waits for a session when the daemon stops is deferred, not forgotten."""
+        over = threading.Event()
+
+        def reads_no_more(line: Line) -> None:
+            line.greet()
+            line.envelope()
+            over.wait(20)
+
+        with Peer(reads_no_more, lambda line: line.send("421 4.7.0 one is enough\r\n")) as peer:
+            delivery = self.make(("*", peer.via))
+            bulk = Underway(delivery, request(peer.via, level=5, content=Pieces(cut(LARGE), slow=True)))
+            await self.until(lambda: peer.lines and b"DATA" in peer.lines[0].received)
+            waiting = Underway(delivery, request(peer.via, level=1))
+            await self.until(lambda: len(peer.lines) == 2)
+            await self.turn(0.1)
+            stopped = delivery.stop()
+            bulk.transfer.abandon()
+            assert said(await bulk.ended) == [("bob@b.example", 451, "abandoned")]
+            assert said(await waiting.ended) == [("bob@b.example", 451, "abandoned")]
+            over.set()
+            await stopped
+
+    async def test_nobody_waits_where_nothing_works(self) -> None:
+        """Without a session that works, a refused connection is the verdict; a 5xx greeting is one always."""
+        with Peer(lambda line: line.send("421 4.7.0 later\r\n")) as peer:
+            delivery = self.make(("*", peer.via))
+            assert said(await self.send(delivery, request(peer.via)))[0][1:] == (421, "peer_deferred")
+            await delivery.stop()
+
+        def takes(line: Line) -> None:
+            line.greet()
+            line.envelope()
+            line.gone()
+
+        with Peer(takes, lambda line: line.send("554 5.7.1 never\r\n")) as peer:
+            delivery = self.make(("*", peer.via))
+            bulk = Underway(delivery, request(peer.via, content=Pieces(cut(LARGE), slow=True)))
+            await self.until(lambda: peer.lines and len(peer.lines[0].received) > 10_000)
+            assert said(await self.send(delivery, request(peer.via)))[0][1:] == (554, "peer_refused")
+            bulk.transfer.abandon()
+            await bulk.ended
             await delivery.stop()
