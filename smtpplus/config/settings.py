@@ -149,6 +149,8 @@ class Alerts(Struct, frozen=True):
     from_: Text = msgspec.field(name="from", default="")  # "": smtpplus@ the host name
     to: tuple[Text, ...] = ()
     digest: Duration = 3600.0  # seconds
+    webhook: PublicURL = ""  # "": none
+    webhook_secret_file: FilePath = ""
 
 
 class HTTP(Struct, frozen=True):
