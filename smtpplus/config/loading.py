@@ -200,6 +200,9 @@ def _relations(configuration: Configuration) -> Iterator[tuple[places.Path, str]
             f"delivery.reserved_for_preempting ({delivery.reserved_for_preempting}) must be less than delivery.connections "
             f"({delivery.connections}), or nothing else is ever sent",
         )
+    if bool(configuration.alerts.webhook) != bool(configuration.alerts.webhook_secret_file):
+        given, missing = ("webhook", "webhook_secret_file") if configuration.alerts.webhook else ("webhook_secret_file", "webhook")
+        yield ("alerts", given), f"alerts.{given} needs alerts.{missing} beside it"
     for index, route in enumerate(configuration.route):
         yield from _route_relations(index, route)
 
