@@ -1,8 +1,8 @@
 """`python -m bench.observation`: what it costs that the daemon is watched: the same relay with and without observation, alternating.
 
-*With* is the default: mail log, history, metrics, and alerts to an address. *Without* has none of them. The rate is from the first connect until
-smtp-sink has counted the last message; beside it stands the processor time that the daemon took for a message, which other
-programs on the machine disturb less. Each figure is the median of the rounds.
+*With* is the default: mail log, history, metrics, and alerts to an address. *Without* has none of them. The rate is from the first
+connect until smtp-sink has counted the last message; beside it stands the processor time that the daemon took for a message, which
+other programs on the machine disturb less. Each figure is the median of the rounds.
 """
 
 from __future__ import annotations

@@ -1,51 +1,97 @@
 """Those who watch, put together: who hears which events, and in which order they begin and end.
 
-They are begun after the database and ended before it, and after everything that states events. What none of them is asked for
-costs nothing: without `[queue] history` no row of history is written.
+They are begun after the database and ended before it, and after everything that states events. What none of them is asked for costs
+nothing: without `[queue] history` no row of history is written, and without `[http] listen` nothing is counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection
 from twisted.internet.defer import inlineCallbacks
-from twisted.internet.interfaces import IReactorTime
 
 from smtpplus.config import Configuration
 from smtpplus.events import Events, WouldRefuse
+from smtpplus.observation.alerts import Alerts
+from smtpplus.observation.desk import Terms
 from smtpplus.observation.history import History
 from smtpplus.observation.metrics import Measures
+from smtpplus.observation.watchdog import Watchdog
+from smtpplus.observation.webhook import Webhook
 from smtpplus.observation.would_block import WouldBlock
 from smtpplus.storage.database import Database
 
+Post = Callable[[Connection, bytes, Sequence[str]], object]
+
 
 class Observation:
-    """All that watches, but for the mail log, which needs no database."""
+    """All that watches, but for the mail log, which needs no database. `post` puts a message of ours into the queue."""
 
     def __init__(
-        self, configuration: Configuration, *, database: Database, events: Events, clock: IReactorTime, now: Callable[[], float]
+        self,
+        configuration: Configuration,
+        *,
+        database: Database,
+        events: Events,
+        reactor: Any,
+        now: Callable[[], float],
+        post: Post,
+        certificate: Path | None,
     ) -> None:
-        self._would_block = WouldBlock(database, clock)
+        self._would_block = WouldBlock(database, reactor)
         events.subscribe(self._would_block, WouldRefuse)
-        self.measures = Measures(database, clock, now=now)
+        self.measures = Measures(database, reactor, now=now)
         if configuration.http.listen is not None:  # else nobody can ask
             events.subscribe(self.measures, *Measures.kinds)
         self._history: History | None = None
         if configuration.queue.history:
-            self._history = History(database, clock, kept=configuration.queue.history, now=now)
+            self._history = History(database, reactor, kept=configuration.queue.history, now=now)
             events.subscribe(self._history, *History.kinds)
+        self._webhook = _webhook(configuration, reactor, now)
+        terms = alert_terms(configuration, post=post, now=now)
+        self._alerts = Alerts(database, reactor, terms=terms, events=events, now=now, deliver=self._webhook)
+        events.subscribe(self._alerts, *Alerts.kinds)
+        directory = configuration.state_directory
+        self.watchdog = Watchdog(database, reactor, events=events, now=now, directory=directory, certificate=certificate)
 
     def start(self) -> None:
         """Begin; the database is open."""
         self.measures.start()
         if self._history is not None:
             self._history.start()
+        self._alerts.start()
+        self.watchdog.start()
 
     @inlineCallbacks
     def close(self) -> Any:
         """Write what is left; fires when it is in the database, or cannot be."""
+        self.watchdog.stop()
         self.measures.stop()
+        yield self._alerts.close()
+        if self._webhook is not None:
+            self._webhook.close()
         yield self._would_block.close()
         if self._history is not None:
             yield self._history.close()
+
+
+def alert_terms(configuration: Configuration, *, post: Post, now: Callable[[], float]) -> Terms:
+    """The alert centre's terms as the configuration sets them."""
+    alerts = configuration.alerts
+    numbers = itertools.count(1)
+
+    def new_name() -> str:
+        return f"{int(now() * 1000):x}.{next(numbers)}"
+
+    return Terms(configuration.hostname, alerts.from_, alerts.to, alerts.digest, post, new_name)
+
+
+def _webhook(configuration: Configuration, reactor: Any, now: Callable[[], float]) -> Webhook | None:
+    alerts = configuration.alerts
+    if not alerts.webhook:
+        return None
+    return Webhook(alerts.webhook, Path(alerts.webhook_secret_file).read_bytes().strip(), reactor, now=now)

@@ -2,12 +2,12 @@
 
 An observer gathers for a quarter of a second and hands the rows to the writer as prepared statements, so that they ride in the
 group commits of the mail itself. A message whose whole life falls into one batch is one row; what happens later is one more row for
-each batch in which something happens. An attempt shorter than a second is told by its outcome alone. Rows older than `kept` are deleted in
-small steps, except those of messages that still wait.
+each batch in which something happens. An attempt shorter than a second is told by its outcome alone. Rows older than `kept` are
+deleted in small steps, except those of messages that still wait.
 
 Invariant: history follows mail and never holds it up. A batch that cannot be written is tried once more and then dropped, which the
-log says; the last quarter of a second is lost with the process. A storm of refusals is bounded: beyond SEPARATE in a batch, equal ones
-share a row that counts them, and beyond DIFFERENT such rows they are counted in the log alone.
+log says; the last quarter of a second is lost with the process. A storm of refusals is bounded: beyond SEPARATE in a batch, equal
+ones share a row that counts them, and beyond DIFFERENT such rows they are counted in the log alone.
 """
 
 from __future__ import annotations

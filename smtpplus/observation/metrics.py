@@ -1,8 +1,8 @@
 """What is counted of the daemon for OpenMetrics: plain integers, raised by an observer and read when somebody asks.
 
-Nothing of prometheus-client is touched on a message's path; its types are made when `/metrics` is read. Every label has few values: reasons
-are a closed list, levels are five, destinations are told by the kind of their route alone, so that no client can make the page grow. The
-queue's depth comes from the database and is asked for at most once in DEPTH seconds, however often the page is read.
+Nothing of prometheus-client is touched on a message's path; its types are made when `/metrics` is read. Every label has few values:
+reasons are a closed list, levels are five, destinations are told by the kind of their route alone, so that no client can make the
+page grow. The queue's depth comes from the database and is asked for at most once in DEPTH seconds, however often the page is read.
 """
 
 from __future__ import annotations

@@ -1,0 +1,170 @@
+"""The alert centre: signs of problems are gathered for a second, counted and told by the desk, then handed to log and webhook (B6).
+
+Alerts never alert about themselves: what becomes of mail that no session brought is no sign of anything. Under a storm a sign costs
+an entry in a dictionary; beyond LIMIT different ones in a second, the rest of a kind counts as one. If the database does not take a
+second's signs, they are kept for the next. Failure never reaches the mail.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection, select
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from smtpplus.events import Accepted, Alerted, AuthenticationFailed, Event, Events, Failed
+from smtpplus.mail.envelope import queue_id
+from smtpplus.observation import desk
+from smtpplus.observation.desk import OTHERS, Sent, Signs, Terms
+from smtpplus.observation.problems import FAILED_LOGINS, SIGNS, Facts, Problem, failed_logins
+from smtpplus.storage.database import Database
+from smtpplus.storage.schema import recipients
+
+GATHER = 1.0  # seconds from a sign to the database
+LOOK = 60.0  # seconds between two looks for digests that are due, at most
+LIMIT = 1_000  # different signs gathered
+OWN = 10_000  # queue IDs of our own mail that are remembered
+ADDRESSES = 10_000  # clients whose failed logins are counted
+
+
+class Alerts:
+    """Subscribe it to `Alerts.kinds`; `start` it once the database is open, `close` it before the database is."""
+
+    _log = Logger()
+    kinds: tuple[type[Event], ...] = (Accepted, *SIGNS)
+
+    def __init__(
+        self,
+        database: Database,
+        clock: IReactorTime,
+        *,
+        terms: Terms,
+        events: Events,
+        now: Callable[[], float],
+        deliver: Callable[[Sent], None] | None = None,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._terms = terms
+        self._events = events
+        self._now = now
+        self._deliver = deliver  # the webhook
+        self._gathered: dict[tuple[str, str | None, str, str], Signs] = {}
+        self._own: set[str] = set()
+        self._own_order: deque[str] = deque()
+        self._logins: Counter[str] = Counter()
+        self._timer: IDelayedCall | None = None
+        self._looking: IDelayedCall | None = None
+        self._closed = False
+
+    def start(self) -> Deferred[None]:
+        """Learn which queued mail is our own, and look for digests from now on. Fires when that is learned."""
+        self._looking = self._clock.callLater(self._pause, self._look)
+        return self._database.read(_own_mail).addCallbacks(self._remember, self._failed)
+
+    def close(self) -> Deferred[Any]:
+        """Write what is left; fires when it is in the database, or cannot be."""
+        self._closed = True
+        for call in (self._timer, self._looking):
+            if call is not None and call.active():
+                call.cancel()
+        return self._flush()
+
+    def __call__(self, event: Any) -> None:
+        """Take one event."""
+        if event.__class__ is Accepted:
+            if not event.session:
+                self._remember([event.id])
+            return
+        if event.__class__ is Failed and event.id in self._own:
+            return
+        problem = SIGNS[type(event)](event)
+        if problem is not None:
+            self._sign(problem, event.at)
+        if event.__class__ is AuthenticationFailed:
+            self._count_login(event)
+
+    @property
+    def _pause(self) -> float:
+        return min(LOOK, max(self._terms.digest / 4, GATHER))
+
+    def _remember(self, names: list[str]) -> None:
+        for name in names:
+            if name not in self._own:
+                self._own.add(name)
+                self._own_order.append(name)
+        while len(self._own_order) > OWN:
+            self._own.discard(self._own_order.popleft())
+
+    def _count_login(self, event: AuthenticationFailed) -> None:
+        host = event.client.rpartition(":")[0]
+        if host in self._logins or len(self._logins) < ADDRESSES:
+            self._logins[host] += 1
+            if self._logins[host] >= FAILED_LOGINS:
+                self._sign(failed_logins(host, self._logins[host]), event.at)
+
+    def _sign(self, problem: Problem, at: float) -> None:
+        key = (problem.kind, problem.list, problem.user if problem.list is None else "", problem.what)
+        signs = self._gathered.get(key)
+        if signs is None and len(self._gathered) >= LIMIT:
+            key = (problem.kind, "", "", OTHERS)
+            signs = self._gathered.get(key)
+            facts = Facts("many", "more different problems of this kind", problem.facts.why, problem.facts.remedy)
+            problem = Problem(problem.kind, "", "", OTHERS, facts)
+        if signs is None:
+            self._gathered[key] = Signs(problem, 1, at, at)
+        else:
+            signs.count += 1
+            signs.last_at = max(at, signs.last_at)
+        if self._timer is None and not self._closed:
+            self._timer = self._clock.callLater(GATHER, self._flush)
+
+    def _flush(self) -> Deferred[Any]:
+        self._timer = None
+        taken, self._gathered = self._gathered, {}
+        if not taken:
+            return succeed(None)
+        work = partial(desk.record, signs=list(taken.values()), terms=self._terms, now=self._now())
+        return self._database.write(work).addCallbacks(self._told, self._lost, errbackArgs=(taken,))
+
+    def _look(self) -> None:
+        self._logins.clear() if self._now() % max(self._terms.digest, LOOK) < self._pause else None
+        work = partial(desk.digests, terms=self._terms, now=self._now())
+        self._database.write(work).addCallbacks(self._told, self._failed).addBoth(self._look_again)
+
+    def _look_again(self, _: object) -> None:
+        if not self._closed:
+            self._looking = self._clock.callLater(self._pause, self._look)
+
+    def _told(self, sent: list[Sent]) -> None:
+        """It is committed: say so in the log, and to the webhook."""
+        for each in sent:
+            for told in each.told:
+                self._events.state(Alerted(self._now(), told.kind, told.list, told.what, told.count, each.to))
+            if self._deliver is not None:
+                self._deliver(each)
+
+    def _lost(self, failure: Failure, taken: dict[tuple[str, str | None, str, str], Signs]) -> None:
+        self._failed(failure)
+        for key, signs in taken.items():
+            later = self._gathered.setdefault(key, signs)
+            if later is not signs:
+                later.count += signs.count
+                later.first_at = min(later.first_at, signs.first_at)
+        if self._timer is None and not self._closed:
+            self._timer = self._clock.callLater(GATHER, self._flush)
+
+    def _failed(self, failure: Failure) -> None:
+        self._log.failure("alerts cannot be written or read; it is tried again", failure)
+
+
+def _own_mail(connection: Connection) -> list[str]:
+    """Queue IDs of what waits and belongs to no user."""
+    query = select(recipients.c.message_id).where(recipients.c.user == "").distinct().limit(OWN)
+    return [queue_id(number) for number in connection.scalars(query)]

@@ -1,0 +1,201 @@
+"""The alert centre's books: who wants to hear of what, which problems there are, and what is to be told now. Functions over a connection.
+
+Counting, deciding and posting the mail are one transaction, so that counts are exact and nothing is told twice, whatever dies in
+between. A problem is told at once when it is new; what comes after is counted and told in a digest. After QUIET without a sign it
+is forgotten, and new when it comes again. Under a storm of different problems of one kind those beyond DIFFERENT are one,
+"(others)".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+
+from smtpplus.observation import letters
+from smtpplus.observation.letters import Told
+from smtpplus.observation.problems import MODES, Facts, Mode, Problem, default_mode
+from smtpplus.storage.schema import alert_settings, problems, users
+
+QUIET = 86_400.0  # seconds
+DIFFERENT = 200  # problems of one kind and list
+OTHERS = "(others)"
+_P = problems.c
+_DEFAULT: Mode = "digest"
+
+
+class Signs(msgspec.Struct):
+    """Equal signs of one problem, counted."""
+
+    problem: Problem
+    count: int
+    first_at: float
+    last_at: float
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What the desk needs of the house. `post` puts a message into the queue: connection, octets, addresses."""
+
+    hostname: str
+    sender: str
+    to: tuple[str, ...]  # where no list names others
+    digest: float  # seconds; 0: every sign is told at once
+    post: Callable[[Connection, bytes, Sequence[str]], object]
+    new_name: Callable[[], str]  # a name nobody else has, for the Message-ID
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """What was told, to whom: by mail if `to` is not empty."""
+
+    told: list[Told]
+    to: tuple[str, ...]
+    digest: bool
+
+
+class Settings:
+    """Who wants to hear of what, the server's and the lists'."""
+
+    def __init__(self, connection: Connection) -> None:
+        s = alert_settings
+        self.values = {(row.list, row.kind): row.value for row in connection.execute(select(s.c.list, s.c.kind, s.c.value))}
+
+    def mode(self, list_: str, kind: str) -> Mode:
+        """The list's word on the kind, on all kinds, the server's on the kind, on all kinds, or the default."""
+        for key in ((list_, kind), (list_, "*"), ("", kind), ("", "*")):
+            value = self.values.get(key)
+            for mode in MODES:
+                if value == mode:
+                    return mode
+        return default_mode(kind)
+
+    def to(self, list_: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        """Addresses for a list."""
+        for key in ((list_, "to"), ("", "to")):
+            if key in self.values:
+                return tuple(address.strip() for address in self.values[key].split(";") if address.strip())
+        return default
+
+
+def configure(connection: Connection, list_: str, kind: str, value: str) -> None:
+    """Set, or with "inherit" take back, what a list ("": the server) wants for a kind, "*" or "to"."""
+    s = alert_settings
+    connection.execute(delete(s).where(s.c.list == list_, s.c.kind == kind))
+    if value != "inherit":
+        connection.execute(insert(s).values(list=list_, kind=kind, value=value))
+
+
+def record(connection: Connection, signs: Iterable[Signs], terms: Terms, now: float) -> list[Sent]:
+    """Count `signs`, and tell what is new."""
+    signs = list(signs)
+    settings = Settings(connection)
+    lists = _lists(connection, {each.problem.user for each in signs if each.problem.list is None})
+    sent: list[Sent] = []
+    for each in signs:
+        problem = each.problem
+        list_ = lists.get(problem.user, "") if problem.list is None else problem.list
+        mode = settings.mode(list_, problem.kind)
+        if mode == "off":
+            continue
+        row = _count(connection, each, list_)
+        if mode == "now" and (row.told == 0 or not terms.digest):
+            count = row.count - row.told if not terms.digest else 1  # with a digest, the others are told there
+            told = _told(row, count, row.told + count)
+            sent.append(_tell(connection, [told], settings.to(list_, terms.to), terms, now, digest=False))
+            _mark(connection, row, row.told + count, now)
+    return sent
+
+
+def digests(connection: Connection, terms: Terms, now: float) -> list[Sent]:
+    """Tell what was counted and is due to be told, one digest for each list; forget what is over."""
+    settings = Settings(connection)
+    told_at = func.max(_P.told_at, _P.first_at) if connection.dialect.name == "sqlite" else func.greatest(_P.told_at, _P.first_at)
+    query = select(problems).where(_P.count > _P.told, told_at <= now - terms.digest).order_by(_P.list, _P.count.desc())
+    due: dict[str, list[Row[Any]]] = {}
+    for row in connection.execute(query).all():
+        if settings.mode(row.list, row.kind) != "off":
+            due.setdefault(row.list, []).append(row)
+        _mark(connection, row, row._mapping["count"], now)
+    sent = [
+        _tell(
+            connection,
+            [_told(row, row._mapping["count"] - row.told, row._mapping["count"]) for row in rows],
+            settings.to(list_, terms.to),
+            terms,
+            now,
+            digest=True,
+        )
+        for list_, rows in due.items()
+    ]
+    connection.execute(delete(problems).where(_P.last_at < now - max(QUIET, 2 * terms.digest), _P.told >= _P.count))
+    return sent
+
+
+def _tell(connection: Connection, told: list[Told], to: tuple[str, ...], terms: Terms, now: float, *, digest: bool) -> Sent:
+    if to:
+        facts: dict[str, Any] = {"hostname": terms.hostname, "sender": terms.sender, "to": to, "message_id": terms.new_name(), "now": now}
+        content = letters.digest(told, **facts) if digest else letters.alert(told[0], **facts)
+        terms.post(connection, content, to)
+    return Sent(told, to, digest)
+
+
+class _Counted(msgspec.Struct):
+    """A row of problems after it was counted up."""
+
+    kind: str
+    list: str
+    what: str
+    count: int
+    told: int
+    first_at: float
+    last_at: float
+    facts: str
+
+
+def _count(connection: Connection, signs: Signs, list_: str) -> _Counted:
+    """Add `signs` to their problem's row, which is made if there is none."""
+    problem = signs.problem
+    found = _find(connection, problem.kind, list_, problem.what)
+    what, facts = problem.what, problem.facts
+    if found is None and _different(connection, problem.kind, list_) >= DIFFERENT:
+        what, facts = OTHERS, Facts("many", "more different problems of this kind", problem.facts.why, problem.facts.remedy)
+        found = _find(connection, problem.kind, list_, what)
+    if found is None:
+        row = _Counted(problem.kind, list_, what, signs.count, 0, signs.first_at, signs.last_at, msgspec.json.encode(facts).decode())
+        connection.execute(insert(problems).values(**msgspec.structs.asdict(row), told_at=0.0))
+        return row
+    found.count += signs.count
+    found.last_at = max(found.last_at, signs.last_at)
+    key = (_P.kind == found.kind, _P.list == found.list, _P.what == found.what)
+    connection.execute(update(problems).where(*key).values(count=found.count, last_at=found.last_at))
+    return found
+
+
+def _find(connection: Connection, kind: str, list_: str, what: str) -> _Counted | None:
+    columns = [problems.c[name] for name in _Counted.__struct_fields__]
+    row = connection.execute(select(*columns).where(_P.kind == kind, _P.list == list_, _P.what == what)).one_or_none()
+    return _Counted(*row) if row is not None else None
+
+
+def _different(connection: Connection, kind: str, list_: str) -> int:
+    return connection.execute(select(func.count()).where(_P.kind == kind, _P.list == list_)).scalar_one()
+
+
+def _mark(connection: Connection, row: Any, told: int, now: float) -> None:
+    key = (_P.kind == row.kind, _P.list == row.list, _P.what == row.what)
+    connection.execute(update(problems).where(*key).values(told=told, told_at=now))
+
+
+def _told(row: Any, count: int, total: int) -> Told:
+    facts = msgspec.json.decode(row.facts, type=Facts)
+    return Told(row.kind, row.list, row.what, count, total, row.first_at, row.last_at, facts)
+
+
+def _lists(connection: Connection, names: set[str]) -> dict[str, str]:
+    """The lists of users; a name that nobody has is in none."""
+    return (
+        {row.name: row.list for row in connection.execute(select(users.c.name, users.c.list).where(users.c.name.in_(names)))}
+        if names
+        else {}
+    )

@@ -1,0 +1,155 @@
+"""What can go wrong, by kind, and which event is a sign of what: pure.
+
+The kinds are the reasons of the closed list and a few more about notifications and the server itself. Each has the way in which it
+is told unless somebody sets another: `now`, `digest`, or `off` for what is a client's slip of the tongue. Problems that are equal
+in kind, list and `what` are one problem, however often they come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+
+from smtpplus import events
+from smtpplus.events import Event
+from smtpplus.mail.reasons import REASONS
+
+Mode = Literal["off", "now", "digest"]
+MODES: tuple[Mode, ...] = ("off", "now", "digest")
+FAILED_LOGINS = 20  # from one address within a digest's time, until they are a problem of their own
+
+MORE = {  # kind: what it means, and its mode
+    "bounce": ("a sender was told that mail could not be delivered", "digest"),
+    "delay": ("a sender was told that mail is delayed", "digest"),
+    "failed_logins": ("many logins from one address failed", "now"),
+    "fault": ("something of ours went wrong and was survived", "now"),
+    "queue_growing": ("more mail comes in than goes out", "now"),
+    "disk_filling": ("the file system of the state directory is nearly full", "now"),
+    "certificate_expiring": ("the certificate expires soon, or has expired", "now"),
+    "port_taken": ("another program holds a port that smtpplus should listen on", "now"),
+    "database_slow": ("commits take long, and clients wait for each", "now"),
+}
+_NOW = frozenset(
+    (
+        "domain_not_authorized",
+        "address_not_authorized",
+        "near_domain",
+        "sender_pending",
+        "sender_not_verified",
+        "inactive_user",
+        "inactive_unverified",
+        "storage_fault",
+        "content_lost",
+        "maildir_failed",
+        "peer_login_failed",
+        "self_loop",
+        "no_route",
+        "loop",
+        "expired",
+        "local_fault",
+        "unexpected",
+    )
+)
+_OFF = frozenset(("delivered", "abandoned", "shutting_down", "idle", "auth_cancelled", "auth_required", "tls_required"))
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """One example of a problem, for people."""
+
+    who: str  # user and client, or the server itself
+    what: str
+    why: str
+    remedy: str
+    reference: str = ""  # what `explain` takes
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """What an event is a sign of. `list` is None where the user's list is still to be looked up, "" for the server's own."""
+
+    kind: str
+    list: str | None
+    user: str
+    what: str  # with kind and list: which problem it is
+    facts: Facts
+
+
+def all_kinds() -> dict[str, str]:
+    """Every kind with what it means."""
+    reasons = {code: reason.explanation for code, reason in REASONS.items() if code != "delivered"}
+    return {**reasons, **{kind: meaning for kind, (meaning, _) in MORE.items()}}
+
+
+def default_mode(kind: str) -> Mode:
+    """How a kind is told if nobody set anything."""
+    if kind in MORE:
+        return "digest" if MORE[kind][1] == "digest" else "now"
+    reason = REASONS.get(kind)
+    if kind in _OFF or reason is None or reason.enhanced.startswith(("4.5.", "5.5.")) or reason.reply_code == 421:
+        return "off"
+    return "now" if kind in _NOW else "digest"
+
+
+def _refused(event: events.Refused | events.WouldRefuse) -> Problem:
+    let_through = " (let through by alert mode)" if isinstance(event, events.WouldRefuse) else ""
+    sender = event.sender or "the null sender"
+    reference = getattr(event, "reference", "")
+    host = event.client.rpartition(":")[0]
+    who = f"user {event.user} at {host}" if event.user else f"a client at {host}"
+    facts = Facts(who, f"mail from {sender} was refused{let_through}", event.reply, _remedy(event.reason), reference)
+    return Problem(event.reason, None if event.user else "", event.user, f"{event.user or host} {event.sender}{let_through}"[:400], facts)
+
+
+def _login(event: events.AuthenticationFailed) -> Problem:
+    host = event.client.rpartition(":")[0]
+    why = REASONS[event.reason].explanation if event.reason in REASONS else event.reason
+    what = f"the login failed ({event.mechanism}, port {event.port})"
+    facts = Facts(f"user {event.user} at {host}", what, why, _remedy(event.reason), event.reference)
+    return Problem(event.reason, None, event.user, f"{event.user} at {host}", facts)
+
+
+def _failed(event: events.Failed) -> Problem:
+    facts = Facts(f"user {event.user}", f"mail to {event.recipient} failed for good", event.reply, _remedy(event.reason), event.id)
+    return Problem(event.reason, event.list, event.user, f"{event.user} to {event.destination}", facts)
+
+
+def _bounced(event: events.Bounced) -> Problem | None:
+    if event.kind == "delivered":
+        return None
+    kind = "bounce" if event.kind == "failed" else "delay"
+    facts = Facts(f"user {event.user}", f"{event.to} was told about message {event.id}", MORE[kind][0], "see smtpplus explain", event.id)
+    return Problem(kind, event.list, event.user, f"{event.user} {event.to}", facts)
+
+
+def _trouble(event: events.Trouble) -> Problem:
+    return Problem(event.kind, "", "", event.what, Facts("the server", event.what, event.why, event.remedy))
+
+
+def _fault(event: events.Fault) -> Problem:
+    facts = Facts("the server", event.what, MORE["fault"][0], "look into the log of the daemon")
+    return Problem("fault", "", "", event.what[:400], facts)
+
+
+def failed_logins(host: str, count: int) -> Problem:
+    """Many failed logins from one address."""
+    facts = Facts(
+        f"clients at {host}", f"{count} logins failed", MORE["failed_logins"][0], "if nobody there is yours, keep it out by a firewall"
+    )
+    return Problem("failed_logins", "", "", host, facts)
+
+
+def _remedy(reason: str) -> str:
+    known = REASONS.get(reason)
+    return "" if known is None or "{" in known.remedy else known.remedy
+
+
+SIGNS: dict[type[Event], Callable[[Any], Problem | None]] = {
+    events.Refused: _refused,
+    events.WouldRefuse: _refused,
+    events.AuthenticationFailed: _login,
+    events.Failed: _failed,
+    events.Bounced: _bounced,
+    events.Trouble: _trouble,
+    events.Fault: _fault,
+}

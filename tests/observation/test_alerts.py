@@ -1,0 +1,299 @@
+"""The alert centre on a real database: one alert for a problem, exact counts in the digest, settings by list and kind, and bounds."""
+
+from __future__ import annotations
+
+import email
+import hashlib
+import hmac
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import Connection, insert, select
+from twisted.internet import reactor
+from twisted.internet.defer import inlineCallbacks
+from twisted.internet.task import Clock
+from twisted.trial.unittest import TestCase
+from twisted.web import resource, server
+
+from smtpplus import events
+from smtpplus.mail.reasons import REASONS
+from smtpplus.observation import desk
+from smtpplus.observation.alerts import GATHER, LIMIT, Alerts
+from smtpplus.observation.desk import DIFFERENT, OTHERS, QUIET, Sent, Terms
+from smtpplus.observation.letters import Told
+from smtpplus.observation.problems import MODES, SIGNS, Facts, all_kinds, default_mode
+from smtpplus.observation.webhook import RETRY, Webhook, signature
+from smtpplus.storage import schema
+from smtpplus.storage.database import Database
+from smtpplus.storage.engine import migrate
+
+NOW = 1_800_000_000.0
+DIGEST = 3600.0
+HOST = "127.0.0.1"
+
+
+def refused(sender: str = "x@b.com", user: str = "app", reason: str = "domain_not_authorized") -> events.Refused:
+    return events.Refused(NOW, "s", "192.0.2.1:5", user, sender, "", reason, "550 5.7.1 The sender is not authorized", "1M802096Y7G00")
+
+
+class AlertTests(TestCase):
+    """A centre whose outbox is a list; the user app is of the list news."""
+
+    def setUp(self) -> Any:
+        url = f"sqlite:///{Path(self.mktemp())}/smtpplus.sqlite"
+        migrate(url)
+        self.database = Database(url, reactor)
+        self.database.start()
+        self.posted: list[tuple[Any, tuple[str, ...]]] = []
+        self.sent: list[Sent] = []
+        self.open()
+        user = {"name": "app", "list": "news", "password": "", "created_at": 0.0, "changed_at": 0.0}
+        return self.database.write(lambda connection: connection.execute(insert(schema.users).values(user)) and None)
+
+    def open(self, digest: float = DIGEST) -> None:
+        self.clock = Clock()
+        self.clock.advance(NOW)
+        bus = events.Events()
+        self.stated: list[events.Event] = []
+        bus.subscribe(self.stated.append)
+        numbers = iter(range(100_000))
+        terms = Terms("mail.a.com", "smtpplus@mail.a.com", ("op@a.com",), digest, self.post, lambda: str(next(numbers)))
+        self.alerts = Alerts(self.database, self.clock, terms=terms, events=bus, now=self.clock.seconds, deliver=self.sent.append)
+        bus.subscribe(self.alerts, *Alerts.kinds)
+        self.bus = bus
+
+    def post(self, connection: Connection, content: bytes, to: Any) -> None:
+        assert connection.in_transaction()
+        self.posted.append((email.message_from_bytes(content), tuple(to)))
+
+    def tearDown(self) -> Any:
+        return self.database.stop()
+
+    @inlineCallbacks
+    def pass_by(self, seconds: float = GATHER) -> Any:
+        """Let time pass, and the writer do what follows."""
+        self.clock.advance(seconds)
+        for _ in range(3):
+            yield self.database.write(lambda _: None)
+
+    def configure(self, *settings: tuple[str, str, str]) -> Any:
+        def work(connection: Connection) -> None:
+            for each in settings:
+                desk.configure(connection, *each)
+
+        return self.database.write(work)
+
+    def subjects(self) -> list[str]:
+        return [message["Subject"] for message, _ in self.posted]
+
+    @inlineCallbacks
+    def test_a_storm_is_one_alert_and_one_digest(self) -> Any:
+        """B6: ten thousand equal refusals, in several seconds, are one alert and one digest with the exact count; then silence."""
+        self.alerts.start()
+        for _ in range(4):
+            for _ in range(2500):
+                self.bus.state(refused())
+            yield self.pass_by()
+        self.assertEqual(self.subjects(), ["[mail.a.com] domain not authorized: mail from x@b.com was refused"])
+        message, to = self.posted[0]
+        text = message.get_payload(decode=True).decode()
+        self.assertEqual((to, message["Auto-Submitted"], message["X-Priority"]), (("op@a.com",), "auto-generated", "2"))
+        for line in (
+            "List:    news",
+            "Who:     user app at 192.0.2.1",
+            "Why:     550 5.7.1 The sender is not authorized",
+            "More:    smtpplus explain 1M802096Y7G00",
+        ):
+            self.assertIn(line, text)
+        yield self.pass_by(DIGEST)
+        self.assertEqual(len(self.posted), 2)
+        digest = self.posted[1][0]
+        self.assertEqual(digest["Subject"], "[mail.a.com] 9999 more: domain not authorized: mail from x@b.com was refused")
+        self.assertIn("9999 times since the last report, 10000 in all", digest.get_payload(decode=True).decode())
+        yield self.pass_by(DIGEST)
+        yield self.pass_by(DIGEST)
+        self.assertEqual(len(self.posted), 2)
+        told = [event for event in self.stated if isinstance(event, events.Alerted)]
+        self.assertEqual(
+            [(event.kind, event.list, event.count) for event in told], [("domain_not_authorized", "news", n) for n in (1, 9999)]
+        )
+        self.assertEqual([(each.digest, each.to) for each in self.sent], [(False, ("op@a.com",)), (True, ("op@a.com",))])
+        yield self.alerts.close()
+
+    @inlineCallbacks
+    def test_a_problem_that_rested_is_new_again(self) -> Any:
+        """What was quiet for a day is forgotten, and told at once when it comes again."""
+        self.alerts.start()
+        self.bus.state(refused())
+        yield self.pass_by()
+        for _ in range(int(QUIET / DIGEST) + 2):
+            yield self.pass_by(DIGEST)
+        self.bus.state(refused())
+        yield self.pass_by()
+        self.assertEqual(len(self.posted), 2)
+        yield self.alerts.close()
+
+    @inlineCallbacks
+    def test_settings_by_list_and_kind(self) -> Any:
+        """B6: off, at once or in the digest, and to whom, for the server, a list, a kind; the list's word comes first."""
+        yield self.configure(("", "*", "off"), ("news", "domain_not_authorized", "digest"), ("news", "to", "news@a.com; boss@a.com"))
+        self.alerts.start()
+        self.bus.state(refused())
+        self.bus.state(refused(reason="sender_pending"))
+        self.bus.state(refused(user="stranger"))
+        yield self.pass_by()
+        self.assertEqual(self.posted, [])
+        yield self.pass_by(DIGEST)
+        self.assertEqual([to for _, to in self.posted], [("news@a.com", "boss@a.com")])
+        self.assertIn("1 more: domain not authorized", self.subjects()[0])
+        yield self.configure(("", "*", "inherit"), ("news", "domain_not_authorized", "now"))
+        self.bus.state(refused("new@b.com"))
+        yield self.pass_by()
+        self.assertEqual(len(self.posted), 2)
+        yield self.alerts.close()
+
+    @inlineCallbacks
+    def test_without_digest_each_is_told(self) -> Any:
+        """`digest = "0s"` tells every second's signs at once."""
+        self.open(digest=0.0)
+        for _ in range(3):
+            self.bus.state(refused())
+            yield self.pass_by()
+        self.assertEqual(len(self.posted), 3)
+
+    @inlineCallbacks
+    def test_alerts_never_alert_about_themselves(self) -> Any:
+        """B6: mail of our own that fails is no sign, whether it was accepted now or before the start; a user's is."""
+        number = int(NOW * 1000) << 20
+        row = {"message_id": number, "number": 0, "address": "op@a.com", "level": 2, "user": "", "attempts": 1, "due": 0.0}
+        yield self.database.write(lambda connection: connection.execute(insert(schema.recipients).values(row)) and None)
+        yield self.alerts.start()
+        mine = events.Accepted(NOW, "OWN", "", "", "", "", ("op@a.com",), 2, 5, "<alert.1@mail.a.com>", "")
+        self.bus.state(mine)
+        for name in ("OWN", "1M80000000000", "OTHER"):
+            self.bus.state(events.Failed(NOW, name, "op@a.com", "a.com", "", "550 no", "expired", 3, 2, "", ""))
+        from smtpplus.mail.envelope import queue_id
+
+        self.bus.state(events.Failed(NOW, queue_id(number), "op@a.com", "a.com", "", "550 no", "expired", 3, 2, "", ""))
+        yield self.pass_by()
+        found = yield self.database.read(lambda connection: connection.execute(select(schema.problems.c["count"])).all())
+        self.assertEqual([row[0] for row in found], [2])
+        yield self.alerts.close()
+
+    @inlineCallbacks
+    def test_different_ones_are_bounded(self) -> Any:
+        """A storm of different problems fills neither memory nor the database: what is beyond the bound is one problem, counted."""
+        for number in range(LIMIT + 500):
+            self.bus.state(refused(f"{number}@b.com", reason="peer_refused"))
+        yield self.pass_by()
+        p = schema.problems.c
+        found = yield self.database.read(
+            lambda connection: connection.execute(select(p.what, p["count"]).order_by(p["count"].desc())).all()
+        )
+        self.assertLessEqual(len(found), DIFFERENT + 2)
+        self.assertEqual(sum(row[1] for row in found), LIMIT + 500)
+        self.assertEqual(found[0][0], OTHERS)
+
+    @inlineCallbacks
+    def test_many_failed_logins_are_a_problem(self) -> Any:
+        """Failed logins from one address, of whatever users, are told with their number once there are many."""
+        for number in range(30):
+            self.bus.state(events.AuthenticationFailed(NOW, "s", f"192.0.2.9:{number}", 25, f"u{number}", "PLAIN", "unknown_user", ""))
+        yield self.pass_by()
+        self.assertEqual(self.subjects(), ["[mail.a.com] failed logins: 20 logins failed"])
+
+    @inlineCallbacks
+    def test_a_fault_of_the_database_loses_nothing(self) -> Any:
+        """Signs that could not be written are counted with the next."""
+        yield self.database.write(lambda connection: connection.exec_driver_sql("ALTER TABLE problems RENAME TO elsewhere") and None)
+        self.bus.state(refused())
+        yield self.pass_by()
+        self.flushLoggedErrors()
+        yield self.database.write(lambda connection: connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO problems") and None)
+        self.bus.state(refused())
+        yield self.pass_by()
+        found = yield self.database.read(lambda connection: connection.scalars(select(schema.problems.c["count"])).all())
+        self.assertEqual(found, [2])
+
+
+class _Hook(resource.Resource):
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = [500, 204]
+        self.got: list[tuple[str, bytes]] = []
+
+    def render_POST(self, request: Any) -> bytes:
+        self.got.append((request.getHeader("x-smtpplus-signature"), request.content.read()))
+        request.setResponseCode(self.answers[len(self.got) - 1])
+        return b""
+
+
+class WebhookTests(TestCase):
+    """A webhook and a real HTTP server on loopback."""
+
+    @inlineCallbacks
+    def test_signed_and_tried_again(self) -> Any:
+        """B6: an alert is posted as JSON with an HMAC over time and body; a receiver that fails gets it again."""
+        hook = _Hook()
+        loop: Any = reactor
+        port = loop.listenTCP(0, server.Site(hook), interface=HOST)
+        waits: list[float] = []
+
+        class Impatient:
+            """The reactor, with waits cut short."""
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(reactor, name)
+
+            def callLater(self, seconds: float, *arguments: Any, **more: Any) -> Any:
+                if seconds == RETRY[0]:
+                    waits.append(seconds)
+                    seconds = 0.0
+                return loop.callLater(seconds, *arguments, **more)
+
+        webhook = Webhook(f"http://{HOST}:{port.getHost().port}/hook", b"secret", Impatient(), now=lambda: NOW)
+        told = Told("bounce", "news", "x", 3, 4, 1.0, 2.0, Facts("w", "x", "y", "r"))
+        webhook(Sent([told], (), True))
+        from twisted.internet.task import deferLater
+
+        for _ in range(500):
+            if len(hook.got) == 2:
+                break
+            yield deferLater(reactor, 0.01, lambda: None)
+        self.assertEqual(waits, [RETRY[0]])
+        self.assertEqual(hook.got[0], hook.got[1])
+        header, body = hook.got[1]
+        self.assertEqual(header, signature(b"secret", body, int(NOW)))
+        expected = hmac.new(b"secret", b"%d." % NOW + body, hashlib.sha256).hexdigest()
+        self.assertEqual(header, f"t={int(NOW)}, v1={expected}")
+        content = json.loads(body)
+        self.assertEqual((content["type"], content["problems"][0]["count"]), ("digest", 3))
+        webhook.close()
+        yield deferLater(reactor, 0.05, lambda: None)  # what is left of the connection
+        yield port.stopListening()
+
+
+def test_every_reason_is_a_kind_with_a_mode() -> None:
+    """B6, B8: each reason of the closed list but success can be alerted about, and so can what is the server's own."""
+    assert set(REASONS) - {"delivered"} < set(all_kinds())
+    assert {"bounce", "delay", "failed_logins", "queue_growing", "disk_filling", "certificate_expiring", "port_taken"} < set(all_kinds())
+    assert all(meaning for meaning in all_kinds().values())
+    assert all(default_mode(kind) in MODES for kind in all_kinds())
+    assert (default_mode("syntax"), default_mode("domain_not_authorized"), default_mode("peer_refused")) == ("off", "now", "digest")
+
+
+@pytest.mark.parametrize("kind", list(SIGNS))
+def test_every_sign_says_who_what_why(kind: Any) -> None:
+    """B6: whatever event raises an alert, it has who, what and why."""
+    samples: dict[str, Any] = {"at": 1.0, "attempt": 1, "level": 3, "port": 25}
+    named = {"reason": "peer_refused", "kind": "failed" if kind is events.Bounced else "disk_filling", "client": "192.0.2.1:5"}
+    event = kind(**{field: samples.get(field, named.get(field, field)) for field in kind.__struct_fields__})
+    problem = SIGNS[kind](event)
+    assert problem is not None
+    assert all(msgspec.structs.asdict(problem.facts)[field] for field in ("who", "what", "why"))
+    assert problem.kind in all_kinds()

@@ -1,0 +1,42 @@
+"""A storm of equal refusals through the running daemon: one alert, one digest with the exact count; and the verbs."""
+
+import email
+import smtplib
+from pathlib import Path
+
+import pytest
+
+from tests.rig import sender
+from tests.rig.daemon import Daemon
+from tests.rig.next_hop import NextHop
+
+STORM = 400
+
+
+def test_a_storm_of_refusals_is_one_alert_and_one_digest(tmp_path: Path) -> None:
+    """A20, B6: equal refusals are one alert and one digest whose count is exact; who gets it is set by list; `test` arrives."""
+    settings = {"alerts": {"to": ["operator@example.net"], "digest": "3s"}}
+    with NextHop() as hop, Daemon(tmp_path, routes=[{"via": hop.via}], settings=settings) as daemon:
+        password = daemon.add_user("app")
+        assert daemon.cli("alerts", "settings", "disk_filling", "off").returncode == 0
+        assert daemon.cli("alerts", "settings", "queue_growing", "maybe").returncode == 2
+        daemon.start()
+        with sender.session(daemon.port, "app", password) as client:
+            for _ in range(STORM):
+                with pytest.raises(smtplib.SMTPSenderRefused):
+                    client.sendmail("x@stranger.example", ["ann@example.net"], b"")
+        taken = hop.await_deliveries(lambda taken: len(taken) == 2)
+        letters = [email.message_from_bytes(each.content) for each in taken]
+        assert {each.recipients for each in taken} == {("operator@example.net",)}
+        assert letters[0]["Subject"].endswith("domain not authorized: mail from x@stranger.example was refused")
+        assert letters[1]["Subject"].startswith(f"[relay.example.com] {STORM - 1} more: domain not authorized")
+        assert f"{STORM} in all" in str(letters[1].get_payload(decode=True))
+        (problem,) = [each for each in daemon.cli_json("alerts", "list") if each["kind"] == "domain_not_authorized"]
+        assert (problem["count"], problem["told"], problem["list"]) == (STORM, STORM, "default")
+        assert daemon.cli("alerts", "settings", "--list", "default", "--to", "boss@example.net").returncode == 0
+        assert daemon.cli_json("alerts", "settings", "--list", "default")["to"] == ["boss@example.net"]
+        assert daemon.cli("alerts", "test", "--list", "default").returncode == 0
+        taken = hop.await_deliveries(lambda taken: len(taken) == 3)
+        assert taken[2].recipients == ("boss@example.net",)
+        daemon.terminate()
+        assert (daemon.stored("problems"), len(hop.deliveries)) == (1, 3)
