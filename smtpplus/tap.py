@@ -15,9 +15,11 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from twisted.application import service
 from twisted.internet import reactor
@@ -40,11 +42,12 @@ from smtpplus.operation.confirmation import confirmation
 from smtpplus.operation.http import HTTPListenError, HTTPServer, Page, health
 from smtpplus.operation.measures import Readiness, metrics
 from smtpplus.queue.assembly import assemble
+from smtpplus.queue.outbox import post
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
 from smtpplus.submission.checker import make_portal
 from smtpplus.submission.listener import Dependencies, ListenError, SubmissionService
-from smtpplus.submission.tls import TLSError, server_tls
+from smtpplus.submission.tls import CERTIFICATE, TLSError, server_tls
 
 THREADS = 4  # that write files of local delivery
 SWITCH = 0.0001  # seconds: how long the reactor may keep the interpreter from the writer that waits for it; Python's default is 0.005
@@ -127,7 +130,15 @@ class House:
         self._database = Database(url, reactor)
         self._directory = Directory(self._database, reactor)
         self._watch = Watch(path, reactor, self._changed)
-        self._observation = Observation(configuration, database=self._database, events=events, clock=reactor, now=time.time)
+        self._observation = Observation(
+            configuration,
+            database=self._database,
+            events=events,
+            reactor=reactor,
+            now=time.time,
+            post=_post,
+            certificate=Path(configuration.tls.certificate or configuration.state_directory / CERTIFICATE),
+        )
         self._threads = ThreadPool(0, THREADS, name="smtpplus-files")
         self._signer = Signer(self._database, reactor=reactor, threads=self._threads, now=time.time)
         self._delivery = Delivery(
@@ -170,6 +181,7 @@ class House:
         self._directory.start()
         self._signer.start()
         self._watch.start()
+        self._observation.watchdog.skipped = lambda: self.submission.skipped
         self._observation.start()
         self.queue.spool.purge().addErrback(self._broken, "what was half received cannot be removed")
         self.queue.start().addCallbacks(self._ready, self._broken, errbackArgs=("the queue cannot be read",))
@@ -209,6 +221,11 @@ class House:
 
     def _broken(self, failure: Failure, what: str) -> None:
         self._log.failure("{what}", failure, what=what)
+
+
+def _post(connection: Connection, content: bytes, recipients: Sequence[str]) -> None:
+    """Put mail of our own into the queue."""
+    post(connection, content, recipients, now=time.time())
 
 
 def _mail_log(configuration: Configuration) -> MailLog | None:
