@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from smtpplus.config import Configuration
 
 COMMANDS = {  # name: module and attribute
+    "alerts": "smtpplus.operation.alerts:alerts",
     "check": "smtpplus.operation.checks:check",
     "completion": "smtpplus.operation.completion:completion",
     "config": "smtpplus.operation.settings:config",
