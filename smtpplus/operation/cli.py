@@ -31,6 +31,7 @@ COMMANDS = {  # name: module and attribute
     "explain": "smtpplus.operation.explain:explain",
     "list": "smtpplus.operation.lists:list_",
     "queue": "smtpplus.operation.queues:queue",
+    "render": "smtpplus.operation.render:render",
     "sender": "smtpplus.operation.senders:sender",
     "status": "smtpplus.operation.status:status",
     "user": "smtpplus.operation.users:user",
