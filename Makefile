@@ -4,13 +4,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --root-user-action=ignore
 
-.PHONY: help run test check crash bench bench-accounts bench-setup clean
+.PHONY: help run test check crash fuzz clients bench bench-accounts bench-setup clean
 
 help:
 	@echo "make run          start a relay on this machine with a demo user, delivering to a maildir"
 	@echo "make test         all tests"
 	@echo "make check        ruff, mypy, import-linter"
 	@echo "make crash        the kill -9 proof, CRASH_ROUNDS times (100)"
+	@echo "make fuzz         look for octets that break the session's rules, FUZZ_SECONDS long (300)"
+	@echo "make clients      send with swaks, curl, msmtp, git, Nodemailer and smtplib; installs them (as root)"
 	@echo "make bench-setup  install what make bench needs of Debian: postfix, SASL, gcc (as root)"
 	@echo "make bench        smtpplus and Postfix in the same run; BENCH=\"--help\" shows the options"
 	@echo "make bench-accounts   what 100,000 users with 10 senders each cost"
@@ -31,7 +33,7 @@ help:
 
 .venv/.developing: .venv/bin/python setup.cfg pyproject.toml setup.py
 	@echo "installing smtpplus, its tests and its checks into .venv"
-	@$(PIP) --editable '.[test,check]'
+	@$(PIP) --editable '.[test,check,fuzz]'
 	@touch $@ .venv/.running
 
 run: .venv/.running
@@ -48,6 +50,13 @@ check: .venv/.developing
 
 crash: .venv/.developing
 	CRASH_ROUNDS=$${CRASH_ROUNDS:-100} $(BIN)/python -m pytest tests/scenario/test_kill9_loses_nothing.py
+
+fuzz: .venv/.developing
+	@mkdir -p run/fuzz
+	$(BIN)/python -m tests.fuzz.fuzz_session run/fuzz tests/fuzz/corpus -max_total_time=$${FUZZ_SECONDS:-300} -max_len=4096 -artifact_prefix=run/fuzz/
+
+clients: .venv/.developing
+	$(BIN)/python -m tests.clients.run $(CLIENTS)
 
 bench-setup:
 	@sh bench/setup.sh

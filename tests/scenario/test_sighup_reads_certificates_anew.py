@@ -14,13 +14,14 @@ from tests.rig.daemon import HOST, Daemon
 
 def test_sighup_reads_certificates_anew(tmp_path: Path) -> None:
     """C10: after SIGHUP new sessions get the new certificate; the daemon and the session under way go on."""
-    files = {"certificate": tmp_path / "c.pem", "private_key": tmp_path / "k.pem"}
-    make_self_signed("first.example", *files.values(), time.time())
-    with Daemon(tmp_path / "relay", routes=[], settings={"tls": {key: str(path) for key, path in files.items()}}) as daemon:
+    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    make_self_signed("first.example", certificate, key, time.time())
+    settings = {"tls": {"certificate": str(certificate), "private_key": str(key)}}
+    with Daemon(tmp_path / "relay", routes=[], settings=settings) as daemon:
         daemon.start()
         with session(daemon.port) as old:
             first = old.getpeercert(binary_form=True)
-            make_self_signed("second.example", *files.values(), time.time())
+            make_self_signed("second.example", certificate, key, time.time())
             assert daemon.process is not None
             daemon.process.send_signal(signal.SIGHUP)
             deadline = time.monotonic() + 20.0
