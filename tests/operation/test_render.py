@@ -13,7 +13,7 @@ from smtpplus.operation.lint import field_faults
 
 
 def test_the_samples_of_the_source_are_shown_right_and_named(tmp_path: Path) -> None:
-    """B9, B10: raw blanks in an encoded word are shown as text, with the heart, and named as what they are; as a message or a bare subject."""
+    """B9, B10: raw blanks in an encoded word are shown as text and named as a fault, in a message and in a bare subject."""
     for text in (
         "=?utf-8?Q?I love you =E2=99=A5?=\n",
         "From: =?utf-8?q?J=C3=BCrgen?= <j@a.com>\nSubject: =?utf-8?Q?I love you =E2=99=A5?=\n\nbody",

@@ -1,0 +1,121 @@
+"""`smtpplus stats`: what was sent, by list, user, sender, subject and more, as table, JSON, CSV, bars or an SVG file (C12)."""
+
+from __future__ import annotations
+
+import csv
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from smtpplus.operation.cli import Operation, Refused, console, date, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection
+
+    from smtpplus.observation.record import Life
+    from smtpplus.observation.statistics import By, Sums
+
+_DIMENSIONS = ("list", "user", "sender", "subject", "subject-pattern", "campaign", "destination", "day", "level")
+
+
+@click.command()
+@click.option("--by", type=click.Choice(_DIMENSIONS), default="day", show_default=True, help="What each row is about.")
+@click.option("--since", metavar="TIME", default="7d", show_default=True, help='"2h" (ago) or "2026-11-20 10:00".')
+@click.option("--until", metavar="TIME", default="0s", help="Likewise; without it: now.")
+@click.option("--list", "list_", metavar="LIST", help="Mail of this list alone.")
+@click.option("--user", metavar="NAME", help="Mail of this user alone.")
+@click.option("--top", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Rows; all others are one more.")
+@click.option("--json", "form", flag_value="json", help="Print JSON for programs.")
+@click.option("--csv", "form", flag_value="csv", help="Print CSV for spreadsheets.")
+@click.option("--plot", "form", flag_value="plot", help="Print bars.")
+@click.option("--svg", metavar="FILE", type=click.Path(dir_okay=False), help="Also draw it into this file.")
+@click.pass_obj
+def stats(
+    operation: Operation, /, *, by: By, since: str, until: str, top: int, form: str | None, svg: str | None, **only: str | None
+) -> None:
+    """Sum up what was accepted and what became of it, as far back as the history goes. The rows add up to the total."""
+    from smtpplus.observation import statistics
+    from smtpplus.operation.checks import moment
+
+    now = time.time()
+    begin, end = moment(since, now), moment(until, now)
+    with operation.transaction(reading=True) as connection:
+        found = _count(connection, by, begin, end, only)
+    rows, total = statistics.ordered(by, found, top), statistics.total(found)
+    if svg is not None:
+        _draw(svg, f"Recipients by {by}, {date(begin)} to {date(end)}", rows)
+    if form == "json":
+        told = [{by: key, **_values(sums)} for key, sums in rows]
+        print_json({"by": by, "since": begin, "until": end, "rows": told, "total": _values(total)})
+    elif form == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow((by, *statistics.FIELDS))
+        writer.writerows((_harmless(key), *_values(sums).values()) for key, sums in rows)
+    elif form == "plot":
+        from smtpplus.operation.plot import lines
+
+        click.echo("\n".join(lines(rows)))
+    else:
+        _table(by, rows, total)
+
+
+def _count(connection: Connection, by: By, begin: float, end: float, only: dict[str, str | None]) -> dict[str, Sums]:
+    from sqlalchemy import select
+
+    from smtpplus.observation import record, statistics
+    from smtpplus.storage.schema import users
+
+    lists = {row.name: row.list for row in connection.execute(select(users.c.name, users.c.list))}
+    user, list_ = (str(only[name]).lower() if only[name] is not None else None for name in ("user", "list_"))
+
+    def lives() -> Iterator[Life]:
+        for life in record.lives(connection, begin, end):
+            if user in (None, life.user) and list_ in (None, life.list):
+                yield life
+
+    refusals = [
+        each for each in record.refusals_since(connection, begin, user=user) if each.at < end and list_ in (None, lists.get(each.user, ""))
+    ]
+    return statistics.count(by, lives(), refusals, lists)
+
+
+def _values(sums: Sums) -> dict[str, int]:
+    from smtpplus.observation.statistics import FIELDS
+
+    return {name: getattr(sums, name) for name in FIELDS}
+
+
+def _harmless(text: str) -> str:
+    """A text that a spreadsheet takes for no formula."""
+    return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t"} else text
+
+
+def _draw(path: str, title: str, rows: list[tuple[str, Sums]]) -> None:
+    from pathlib import Path
+
+    from smtpplus.operation.plot import svg
+
+    try:
+        Path(path).write_text(svg(title, rows), "utf-8")
+    except OSError as error:
+        raise Refused(f"{path} cannot be written: {error.strerror}.") from None
+
+
+def _table(by: str, rows: list[tuple[str, Sums]], total: Sums) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from smtpplus.observation.statistics import FIELDS
+
+    table = Table(by.capitalize(), show_footer=True)
+    table.columns[0].footer = "Total"
+    summed: dict[str, Any] = _values(total)
+    for name in FIELDS:
+        table.add_column(name.capitalize(), f"{summed[name]:,}", justify="right")
+    for key, sums in rows:
+        table.add_row(Text(key or "(none)"), *(f"{value:,}" for value in _values(sums).values()))
+    console().print(table)

@@ -1,0 +1,138 @@
+"""`stats` over a history in a real database: every dimension adds up exactly, in every form."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import insert
+
+from smtpplus import events
+from smtpplus.mail.envelope import queue_id
+from smtpplus.observation import story
+from smtpplus.observation.statistics import DIMENSIONS, pattern
+from smtpplus.operation.cli import main
+from smtpplus.operation.plot import bar
+from smtpplus.storage.engine import create_engine, migrate
+from smtpplus.storage.schema import history, history_steps, refusals
+
+NOW = time.time()
+MESSAGES = 700  # more than one batch of the reader
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A configuration, and MESSAGES messages of two recipients: one delivered, one put off and then delivered, failed or waiting."""
+    path = tmp_path / "smtpplus.toml"
+    path.write_text('hostname = "mail.example.com"\nstate_directory = "state"\n')
+    url = f"sqlite:///{tmp_path}/state/smtpplus.sqlite"
+    migrate(url)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        for number in range(MESSAGES):
+            message, steps = life(number)
+            connection.execute(insert(history).values(message))
+            connection.execute(insert(history_steps).values(steps))
+        facts = {"at": NOW, "session": "s", "client": "c", "recipient": "", "reason": "too_large", "reply": "552"}
+        for number, many in enumerate((1, 41)):
+            row = {**facts, "id": (int(NOW * 1000) << 20) + number, "user": f"u{number}", "sender": f"s{number}@a.com", "count": many}
+            connection.execute(insert(refusals).values(row))
+    engine.dispose()
+    return path
+
+
+def life(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The rows of one message."""
+    identity = (int((NOW - 60 - 3600 * (number % 48)) * 1000) << 20) + number
+    at, name = (identity >> 20) / 1000, queue_id(identity)
+    one = events.Delivered(at, name, "y@b.com", "b.com", "p", "250", 1, 0.1, 3)
+    later: list[events.Event] = [events.Deferred(at + 1, name, "z@c.com", "c.com", "", "451", "peer_deferred", 1, at + 60, 3)]
+    if number % 3 == 0:
+        later.append(events.Delivered(at + 61, name, "z@c.com", "c.com", "p", "250", 2, 61.0, 3))
+    elif number % 3 == 1:
+        later.append(events.Failed(at + 61, name, "z@c.com", "c.com", "p", "550", "peer_refused", 2, 3))
+    message = {
+        "id": identity,
+        "at": at,
+        "user": f"u{number % 7}",
+        "list": f"l{number % 2}",
+        "sender": f"s{number % 90}@a.com",
+        "recipients": '["y@b.com","z@c.com"]',
+        "level": number % 5 + 1,
+        "size": 100 + number,
+        "session": "s",
+        "client": "c",
+        "message_id": f"<{number}@a.com>",
+        "subject": f"Ticket {number} solved",
+        "campaign": "spring" if number % 2 else "",
+        "story": story.encode([story.chapter(one)]),
+    }
+    return message, {"message_id": identity, "number": 1, "story": story.encode([story.chapter(each) for each in later])}
+
+
+def run(config: Path, *arguments: str) -> str:
+    result = CliRunner().invoke(main, ["--config", str(config), "stats", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("by", DIMENSIONS)
+def test_every_dimension_adds_up(config: Path, by: str) -> None:
+    """C12, A32: whatever the rows are about and however many are shown, they add up to exactly what happened."""
+    told = json.loads(run(config, "--by", by, "--json", "--top", "5"))
+    for name, whole in told["total"].items():
+        assert sum(row[name] for row in told["rows"]) == whole
+    failed = len(range(1, MESSAGES, 3))
+    delivered = MESSAGES + len(range(0, MESSAGES, 3))
+    assert {name: told["total"][name] for name in ("delivered", "deferred", "failed", "recipients")} == {
+        "delivered": delivered,
+        "deferred": MESSAGES,
+        "failed": failed,
+        "recipients": 2 * MESSAGES,
+    }
+    assert told["total"]["messages"] == (2 * MESSAGES if by == "destination" else MESSAGES)
+    assert told["total"]["refused"] == (42 if by in ("list", "user", "sender", "day") else 0)
+
+
+def test_subjects_are_folded(config: Path) -> None:
+    """C12: subjects that differ in their numbers are one pattern."""
+    (row,) = json.loads(run(config, "--by", "subject-pattern", "--json"))["rows"]
+    assert (row["subject-pattern"], row["messages"]) == ("Ticket [n] solved", MESSAGES)
+    assert pattern("Order 17/2026: 3 items") == "Order [n]/[n]: [n] items"
+
+
+def test_a_span_and_a_selection(config: Path) -> None:
+    """A span of time and one list or user are counted alone."""
+    recent = json.loads(run(config, "--since", "2h", "--json"))["total"]["messages"]
+    assert recent == sum(60 + 3600 * (number % 48) < 7200 for number in range(MESSAGES))
+    total = json.loads(run(config, "--by", "user", "--list", "L1", "--json"))["total"]
+    assert total["messages"] == MESSAGES // 2
+    assert json.loads(run(config, "--user", "U1", "--json"))["total"]["refused"] == 41
+
+
+def test_forms(config: Path, tmp_path: Path) -> None:
+    """The same numbers as a table, as CSV, as bars, and as an SVG that is XML."""
+    rows = list(csv.DictReader(io.StringIO(run(config, "--by", "level", "--csv"))))
+    assert [row["level"] for row in rows] == ["1", "2", "3", "4", "5"]
+    assert sum(int(row["messages"]) for row in rows) == MESSAGES
+    assert f"{MESSAGES}" in run(config, "--by", "list")
+    bars = run(config, "--by", "campaign", "--plot").splitlines()
+    assert len(bars) == 2
+    assert all("█" in line and line.rstrip().endswith(str(MESSAGES)) for line in bars)
+    picture = tmp_path / "p.svg"
+    run(config, "--by", "user", "--svg", str(picture))
+    tree = ElementTree.parse(picture)
+    assert len([each for each in tree.iter() if each.tag.endswith("title")]) == 3 * 7
+
+
+def test_bar() -> None:
+    """A bar is as long as its value, to an eighth of a character."""
+    assert [bar(value, 8, 1) for value in (0, 1, 8)] == ["", "▏", "█"]
+    assert bar(1, 0, 10) == ""
