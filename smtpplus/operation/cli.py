@@ -34,6 +34,7 @@ COMMANDS = {  # name: module and attribute
     "render": "smtpplus.operation.render:render",
     "sender": "smtpplus.operation.senders:sender",
     "status": "smtpplus.operation.status:status",
+    "stats": "smtpplus.operation.stats:stats",
     "user": "smtpplus.operation.users:user",
     "who-may-send": "smtpplus.operation.checks:who_may_send",
 }
