@@ -6,6 +6,7 @@ per connection, to the octet. Nothing waits longer than `PATIENCE`.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -94,14 +95,20 @@ Script = Callable[[Line], None]
 
 
 class Peer:
-    """Listens on 127.0.0.1:`port` and plays. Use as a context manager; leaving it raises what a script raised."""
+    """Listens on 127.0.0.1:`port` and plays. Use as a context manager; leaving it raises what a script raised.
 
-    def __init__(self, *scripts: Script) -> None:
+    One that is `asleep` has the port and refuses connections until `wake`.
+    """
+
+    def __init__(self, *scripts: Script, asleep: bool = False) -> None:
         self.scripts = scripts
         self.lines: list[Line] = []
         self.faults: list[BaseException] = []
         self._threads: list[threading.Thread] = []
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._asleep = asleep
+        self._listening = socket.socket()
+        self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listening.bind(("127.0.0.1", 0))
         self.port = int(self._listening.getsockname()[1])
 
     @property
@@ -109,11 +116,18 @@ class Peer:
         return f"smtp://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Peer:
-        self._start(self._accept)
+        if not self._asleep:
+            self.wake()
         return self
 
+    def wake(self) -> None:
+        """Listen."""
+        self._listening.listen(100)
+        self._start(self._accept)
+
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None) -> None:
-        self._listening.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # it never woke
+            self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         for thread in self._threads:
             thread.join(PATIENCE)
