@@ -80,6 +80,15 @@ class Refused(Event, frozen=True):
     reference: str = ""  # what the reply tells the client to ask for; like a queue ID
 
 
+class RefusedMore(Event, frozen=True):
+    """So many refusals of a session were not stated one by one, as there were too many. Stated when it ends or sends mail."""
+
+    session: str
+    client: str
+    user: str
+    count: int
+
+
 class WouldRefuse(Event, frozen=True):
     """A sender that is not authorized, let through by `unauthorized = "alert"`: what block mode would have answered (A19)."""
 

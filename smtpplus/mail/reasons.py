@@ -191,7 +191,18 @@ ENCRYPTION_FOR_AUTH = _reason(
     "turn on STARTTLS in the mail client",
 )
 TOO_MANY_ERRORS = _reason(
-    "too_many_errors", "421 4.7.0", "Too many bad commands ({limit} are allowed), closing", "More faulty commands than `[limits] bad_commands`."
+    "too_many_errors",
+    "421 4.7.0",
+    "Too many bad commands ({limit} are allowed), closing",
+    "`[limits] bad_commands`, or five times as much mail that was refused, without a message that was accepted. Of who is not logged in, "
+    "every refusal counts.",
+)
+TOO_MANY_JUNK_COMMANDS = _reason(
+    "too_many_junk_commands",
+    "421 4.7.0",
+    "Too many commands without a message ({limit} are allowed), closing",
+    "NOOP, RSET, VRFY, HELP, EHLO and HELO bring nothing forward; `[limits] junk_commands` may come between two messages.",
+    "send a message, or connect when there is one",
 )
 TOO_MANY_CONNECTIONS = _reason(
     "too_many_connections",

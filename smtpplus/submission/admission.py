@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.mail import smtp
 from twisted.python.failure import Failure
 
-from smtpplus.events import Connected, Disconnected, Refused
+from smtpplus.events import Connected, Disconnected, Refused, RefusedMore
 from smtpplus.mail import reasons
 from smtpplus.mail.envelope import queue_id
 from smtpplus.mail.reasons import Refusal
@@ -22,6 +22,7 @@ from smtpplus.submission import sasl
 from smtpplus.submission.channel import Channel
 from smtpplus.submission.checker import Hello, Path
 from smtpplus.submission.command import no_argument, parse_hello
+from smtpplus.submission.conduct import Conduct
 
 if TYPE_CHECKING:
     from smtpplus.submission.listener import SubmissionFactory
@@ -38,7 +39,6 @@ RATE_WINDOW = 30.0  # seconds over which the rate of a message's data is measure
 LINGER = 30.0  # seconds a client has to take our last words
 NOBODY = Path("")  # the sender while there is no transaction
 _BEGIN_TLS = b"220 2.0.0 Begin TLS now\r\n"
-_COUNTED = frozenset((500, 501, 502, 503, 504, 555))  # replies that are the client's mistakes, up to `bad_commands`
 
 
 class Admission(Channel):
@@ -65,7 +65,7 @@ class Admission(Channel):
         self._exchange: sasl.Exchange | None = None
         self._origin = NOBODY
         self._recipient = ""  # the one under consideration
-        self._mistakes = 0
+        self._conduct = Conduct(factory.limits)
         self._begun_at = 0.0  # seconds since the epoch
         self._measured: tuple[float, int] | None = None  # when a slow sender began to be looked at, and the octets until then
         self._failed_logins = 0
@@ -95,11 +95,15 @@ class Admission(Channel):
         self.lost = self.closing = True
         self.abandon()
         self.factory.leave(self)
+        self._tell_untold()
         self._logout()
         self._tell(Disconnected, self.name, self.client, self.messages, printable(reason.getErrorMessage()))
 
     def tick(self) -> float:
         return self.factory.now
+
+    def next_turn(self, call: Callable[[], None]) -> None:
+        self.factory.clock.callLater(0, call)
 
     def expire(self, now: float, idle: float) -> None:
         """Part from a client that did nothing for `idle` seconds. What waits for us is not idle."""
@@ -168,18 +172,26 @@ class Admission(Channel):
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer with a refusal, state it, count it."""
-        reply, reference = self._referred(refusal.reply)
+        told = self._conduct.refused(refusal.reply.code, stranger=not self._state & SENDER)
+        reply, reference = self._referred(refusal.reply) if told else (refusal.reply, "")
         if not reply.text.isascii():  # UTF-8 in replies is for clients that asked for it, RFC 6531 §3.7.4; here none needs it
             reply = Reply(reply.code, reply.enhanced, reply.text.encode("ascii", "backslashreplace").decode("ascii"))
         self.reply(reply.wire())
-        user = self.delivery.name if self.delivery is not None else ""
-        said = str(refusal.reply)
-        self._tell(Refused, self.name, self.client, user, self._origin.address, self._recipient, refusal.reason, said, reference)
+        if told:
+            said = str(refusal.reply)
+            self._tell(Refused, self.name, self.client, self._user, self._origin.address, self._recipient, refusal.reason, said, reference)
         self._recipient = ""
-        if reply.code in _COUNTED:
-            self._mistakes += 1
-            if self._mistakes >= self.factory.limits.bad_commands:
-                self.bye(reasons.TOO_MANY_ERRORS.refusal(limit=str(self.factory.limits.bad_commands)))
+        if reply.code != 421 and (limit := self._conduct.exceeded):
+            self.bye(reasons.TOO_MANY_ERRORS.refusal(limit=str(limit)))
+
+    def _tell_untold(self) -> None:
+        """State how many refusals were not stated one by one."""
+        if self._conduct.untold:
+            self._tell(RefusedMore, self.name, self.client, self._user, self._conduct.untold)
+
+    @property
+    def _user(self) -> str:
+        return self.delivery.name if self.delivery is not None else ""
 
     def _referred(self, reply: Reply) -> tuple[Reply, str]:
         """`reply` with a reference that `explain` takes, where mail is refused and not a way of speaking (RFC 3463 §3.6, X.5.X)."""

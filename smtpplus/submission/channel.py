@@ -2,15 +2,15 @@
 
 Invariant: one step after the other, replies in the order of the commands, under any pipelining and any slowness behind a step. While a
 step waits (for a login, a commit, a check), or the client does not read its replies, nothing is worked on; the read that comes then is
-the last one, and it is kept. Replies of one read are written together. Failure: what a step raises is handed to `fault` and the next
-step follows.
+the last one, and it is kept. After STEPS steps the others have their turn, however many commands one client sends at once. Replies of
+one turn are written together. Failure: what a step raises is handed to `fault` and the next step follows.
 
 This replaces the reading and writing of Twisted's ESMTP, which runs commands before those ahead of them are answered.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IPushProducer
@@ -19,9 +19,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from smtpplus.submission.framing import Framer
+from smtpplus.submission.layer import start_tls
 from smtpplus.wire import send
 
-AT_ONCE = 512  # replies that are collected before they are written: they must not outgrow what the client sent for them
+STEPS = 50  # of one session in one turn of the reactor; their replies are written together. A read may hold 10,000 commands
 
 
 @implementer(IPushProducer)
@@ -37,6 +38,7 @@ class Channel(smtp.ESMTP):
         self._replies: list[bytes] = []
         self._waits = 0  # steps that wait for a Deferred; they may nest
         self._full = False  # the transport has as many replies as it wants
+        self._turned = False  # it is the turn of others
         self._paused = False  # reading is stopped
         self._running = False
         self.closing = False
@@ -56,6 +58,10 @@ class Channel(smtp.ESMTP):
 
     def tick(self) -> float:
         """The time, not finer than the sweep for idle sessions."""
+        raise NotImplementedError
+
+    def next_turn(self, call: Callable[[], None]) -> None:
+        """Call in the next turn of the reactor."""
         raise NotImplementedError
 
     # what a session uses
@@ -79,7 +85,7 @@ class Channel(smtp.ESMTP):
         """Begin the TLS handshake. What came in before it in clear is thrown away (RFC 3207 §4.2)."""
         self._flush()
         self._framer.clear()
-        self.transport.startTLS(tls)
+        start_tls(self.transport, tls)
         self.startedTLS = True
 
     def close(self) -> None:
@@ -105,7 +111,7 @@ class Channel(smtp.ESMTP):
         self.seen = self.tick()
         self.received += len(data)
         self._framer.feed(data)
-        if self._waits or self._full:
+        if self._waits or self._full or self._turned:
             self._paused = True
             self.transport.pauseProducing()
         else:
@@ -129,26 +135,34 @@ class Channel(smtp.ESMTP):
     # the order of things
 
     def advance(self) -> None:
-        """Take steps until one waits or there is nothing left to work on; then write."""
-        if self._running or self.lost:
+        """Take steps until one waits, there is nothing left to work on, or it is the turn of others; then write."""
+        if self._running or self._turned or self.lost:
             return
         self._running = True
+        left = STEPS
         try:
-            while not (self._waits or self._full or self.closing):
+            while left and not (self._waits or self._full or self.closing):
+                left -= 1
                 try:
                     if not self.step():
                         break
                 except Exception:
                     self.fault(Failure())
-                if len(self._replies) > AT_ONCE:
-                    self._flush()
+            else:
+                self._turned = not left
         finally:
             self._running = False
         if self._replies:
             self._flush()
-        if self._paused and not (self._waits or self._full or self.closing):
+        if self._turned:
+            self.next_turn(self._go_on)
+        elif self._paused and not (self._waits or self._full or self.closing):
             self._paused = False
             self.transport.resumeProducing()
+
+    def _go_on(self) -> None:
+        self._turned = False
+        self.advance()
 
     def _waited(self, _: object) -> None:
         self._waits -= 1

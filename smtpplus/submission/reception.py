@@ -230,7 +230,8 @@ class Reception(Authentication):
     def _accepted(self, _: object, transaction: Transaction) -> None:
         """The message is durable: only now is it ours (RFC 5321 §4.2.5)."""
         self.messages += 1
-        self._mistakes = 0
+        self._tell_untold()
+        self._conduct.forgive()
         self._origin = NOBODY
         self.reply(transaction.thanks)
 

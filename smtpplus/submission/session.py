@@ -13,6 +13,7 @@ from smtpplus.mail import reasons
 from smtpplus.mail.reasons import Refusal
 from smtpplus.submission.admission import HELLO, LOGGED_IN, MAIL, RCPT, SECURE, SENDER
 from smtpplus.submission.command import no_argument, split
+from smtpplus.submission.conduct import JUNK
 from smtpplus.submission.framing import COMMAND_LIMIT, EXCHANGE_LIMIT
 from smtpplus.submission.reception import CHUNKS, Reception, out_of_order
 
@@ -63,6 +64,9 @@ class Session(Reception):
         state = self._state
         if required & ~state or forbidden & state:
             raise out_of_order(verb, required & ~state, forbidden & state)
+        if verb in JUNK and self._conduct.idles():
+            self.bye(reasons.TOO_MANY_JUNK_COMMANDS.refusal(limit=str(self.factory.limits.junk_commands)))
+            return
         run(self, argument)
 
     def _unknown(self, verb: bytes) -> None:

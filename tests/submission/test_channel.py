@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 from typing import Any
 
@@ -9,13 +10,15 @@ from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from smtpplus.config import Listen
+from smtpplus.config import Limits, Listen
+from smtpplus.submission.channel import STEPS
 from smtpplus.submission.session import Session
 from tests.submission.rig import MESSAGE, PATIENCE, Client, SessionCase, reactor, status
 
 READ = 65_536  # octets Twisted reads at once
 COMMAND = b"HELP with words that make it as long as its answer, about\r\n"
 ROUND = 2_000  # commands sent at once
+PATIENT = Limits(junk_commands=1_000_000_000, grace=0.2)
 
 
 class BackPressureTests(SessionCase):
@@ -42,7 +45,7 @@ class BackPressureTests(SessionCase):
     @inlineCallbacks
     def check_unread_replies(self, tls: bool) -> Any:
         """Flood, look at what the server holds, then read everything."""
-        self.serve(Listen(tls="implicit") if tls else None)
+        self.serve(Listen(tls="implicit") if tls else None, limits=PATIENT)
 
         def connect() -> Client:
             client = Client(self.port, greeting=False)
@@ -84,7 +87,7 @@ class BackPressureTests(SessionCase):
     @inlineCallbacks
     def test_a_session_that_waits_reads_nothing(self) -> Any:
         """While a commit is under way at most one read is kept; then everything is answered, in order."""
-        self.serve()
+        self.serve(limits=PATIENT)
         self.spool.hold = True
         more = 200_000
 
@@ -115,6 +118,34 @@ class BackPressureTests(SessionCase):
         replies = yield self.during(read)
         yield sending
         self.assertEqual((replies[0], replies[-1], set(replies[1:-1])), ("250 2.0.0", "221 2.0.0", {"250 2.0.0"}))
+
+    @inlineCallbacks
+    def test_one_client_does_not_keep_the_others_waiting(self) -> Any:
+        """However many commands one read holds, no more than STEPS run before the others have their turn, and none is lost."""
+        self.serve(limits=PATIENT)
+        many = 5_000
+        waiting: list[int] = []  # commands of the client that wait, in each turn of the reactor
+
+        def look() -> None:
+            waiting.append(len(session._framer) // len(b"NOOP\r\n"))
+            if client is not None:
+                reactor.callLater(0, look)
+
+        def flood(client: Client) -> list[str]:
+            client.send(b"NOOP\r\n" * many)
+            return [status(client.reply()) for _ in range(many)]
+
+        client: Client | None = yield self.during(Client, self.port)
+        session = self.session()
+        look()
+        replies = yield self.during(flood, client)
+        assert client is not None
+        client.close()
+        client = None
+        self.assertEqual(replies, ["250 2.0.0"] * many)
+        self.assertGreater(len(set(waiting)), many // (4 * STEPS))
+        done = [before - after for before, after in itertools.pairwise(waiting)]
+        self.assertLessEqual(max(done), 2 * STEPS)  # one turn that a read gave, and one that was due
 
     @inlineCallbacks
     def test_commands_behind_a_login_wait_for_it(self) -> Any:

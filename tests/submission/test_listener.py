@@ -347,7 +347,7 @@ class StopTests(SessionCase):
     @inlineCallbacks
     def test_a_client_that_does_not_listen_is_cut_off(self) -> Any:
         """A session that takes no reply cannot keep the server from stopping."""
-        service = self.serve(limits=Limits(grace=0.2))
+        service = self.serve(limits=Limits(junk_commands=1_000_000_000, grace=0.2))
 
         def flood() -> Client:
             client = Client(self.port)
