@@ -274,6 +274,14 @@ NO_SCRAM = _reason(
     "SCRAM cannot carry.",
     "`smtpplus user reset-password` makes one that serves both ways; or have the client log in by PLAIN",
 )
+OTHER_IDENTITY = _reason(
+    "other_identity",
+    "535 5.7.8",
+    LOGIN_FAILED.text,
+    "User and password are right, but the client wants to act for somebody else (the authorization identity of PLAIN, RFC 4616 §2), which "
+    "nobody may.",
+    "leave the authorization identity of the mail client empty",
+)
 INACTIVE_USER = _reason(
     "inactive_user", "535 5.7.8", LOGIN_FAILED.text, "The user exists but is not active.", "`smtpplus user activate` lets the user in"
 )

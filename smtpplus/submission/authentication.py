@@ -21,7 +21,7 @@ from smtpplus.mail.reasons import Refusal
 from smtpplus.mail.reply import printable
 from smtpplus.submission import sasl, scram
 from smtpplus.submission.admission import LOGGED_IN, SENDER, Admission
-from smtpplus.submission.checker import TrustedClient, adapted
+from smtpplus.submission.checker import LoginRefused, TrustedClient, adapted
 
 _LOGIN_DONE = b"235 2.7.0 Authentication successful\r\n"
 _NAME_SHOWN = 320  # octets of a user name in events
@@ -88,7 +88,7 @@ class Authentication(Admission):
     def _check(self, credentials: sasl.Credentials) -> None:
         if self.lost:
             return
-        login = self.portal.login(credentials, self, IMessageDelivery)
+        login = self.portal.login(credentials, self, IMessageDelivery).addCallback(_themselves, credentials)
         self.wait(login.addCallbacks(self._right, self._login_failed, callbackArgs=(credentials,), errbackArgs=(credentials,)))
 
     def _right(self, avatar: sasl.Avatar, credentials: sasl.Credentials) -> None:
@@ -138,6 +138,14 @@ class Authentication(Admission):
             return ""
         connection = self.transport.getHandle()
         return f"{connection.get_protocol_version_name()} {connection.get_cipher_name()}"
+
+
+def _themselves(avatar: sasl.Avatar, credentials: sasl.Credentials) -> sasl.Avatar:
+    """Nobody acts for another, RFC 4616 §2. Found out when the password was right, so that it costs what every login costs."""
+    if credentials.identity in {b"", credentials.username}:
+        return avatar
+    avatar[2]()
+    raise LoginRefused(reasons.OTHER_IDENTITY.code)
 
 
 def _not_trusted(failure: Failure) -> Failure:

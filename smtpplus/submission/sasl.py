@@ -21,8 +21,13 @@ Avatar = tuple[Any, Any, Callable[[], object]]  # what a portal gives: the inter
 
 
 class Credentials(Protocol):
-    """What an exchange leads to, for the portal. `last` is what the server says before it says that all is well; b"" for nothing."""
+    """What an exchange leads to, for the portal.
 
+    `identity` is who the client wants to be, b"" for the user that it logs in as; `last` what the server says before it says that all is
+    well, b"" for nothing.
+    """
+
+    identity: bytes
     username: bytes
     mechanism: str
     last: bytes
@@ -32,9 +37,10 @@ class Credentials(Protocol):
 class Login:
     """User and password as the client gave them, for any checker that takes IUsernamePassword."""
 
-    __slots__ = ("last", "mechanism", "password", "username")
+    __slots__ = ("identity", "last", "mechanism", "password", "username")
 
-    def __init__(self, username: bytes, password: bytes, mechanism: str) -> None:
+    def __init__(self, username: bytes, password: bytes, mechanism: str, identity: bytes = b"") -> None:
+        self.identity = identity
         self.username = username
         self.password = password
         self.mechanism = mechanism
@@ -98,9 +104,7 @@ class Plain:
         if len(parts) != 3 or not parts[1] or not parts[2]:
             raise reasons.AUTH_MALFORMED.refusal()
         identity, user, password = parts
-        if identity and identity != user:  # nobody acts for another
-            raise reasons.LOGIN_FAILED.refusal()
-        return Login(user, password, self.mechanism)
+        return Login(user, password, self.mechanism, identity)
 
 
 class UserThenPassword:

@@ -51,6 +51,7 @@ class IProof(ICredentials):
 class Proof:
     """See IProof. `last` is what the server says at the end, to prove itself."""
 
+    identity = b""  # scramp takes no proof from a client that wants to be another
     __slots__ = ("last", "mechanism", "right", "username")
 
     def __init__(self, username: str, mechanism: str, last: bytes | None) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import deferLater
 
 from smtpplus.config import Limits, Listen
-from smtpplus.events import Refused, RefusedMore
+from smtpplus.events import AuthenticationFailed, Refused, RefusedMore
 from smtpplus.submission.conduct import FORBEARANCE, TOLD, TOLD_OF_STRANGERS
-from tests.submission.rig import MESSAGE, Client, SessionCase, reactor, status
+from tests.submission.rig import MESSAGE, PASSWORD, USER, Client, SessionCase, reactor, status
 
 MANY = 3_000  # commands at once
+
+
+def plain(identity: bytes, password: bytes) -> str:
+    """AUTH PLAIN of the user, who wants to be `identity`."""
+    return "AUTH PLAIN " + base64.b64encode(b"\0".join((identity, USER.encode(), password))).decode()
 
 
 def flood(client: Client, octets: bytes) -> list[str]:
@@ -70,6 +76,33 @@ class FloodTests(SessionCase):
     def test_commands_before_required_encryption(self) -> Any:
         """And 530 where TLS must come first."""
         return self.check_stranger(b"RSET\r\n", Listen(tls="starttls-required"))
+
+    @inlineCallbacks
+    def test_logins_for_another(self) -> Any:
+        """RFC 4616 §2: who wants to be another than they log in as fails as all do: the password is looked at, it is stated and counted,
+        and the session ends. The user themselves may be named."""
+        self.serve()
+
+        def dialog() -> list[str]:
+            client, other = Client(self.port), Client(self.port)
+            codes = other.codes("EHLO c", plain(b"app", PASSWORD.encode()))
+            client.say("EHLO client.example")
+            codes += client.codes(plain(b"r", b"wrong"))
+            codes += flood(client, plain(b"r", PASSWORD.encode()).encode() + b"\r\nQUIT\r\n")
+            client = Client(self.port)
+            client.say("EHLO client.example")
+            codes += flood(client, (plain(b"r", PASSWORD.encode()).encode() + b"\r\n") * MANY)
+            other.close()
+            return codes
+
+        codes = yield self.during(dialog)
+        self.assertEqual(codes[:2], ["250", "235 2.7.0"])
+        self.assertEqual(codes[2:5], ["535 5.7.8", "535 5.7.8", "221 2.0.0"])
+        self.assertEqual(codes[5:], ["535 5.7.8"] * 3 + ["421 4.7.0"])
+        failed = self.stated(AuthenticationFailed)
+        self.assertEqual([event.reason for event in failed], ["wrong_password"] + ["other_identity"] * 4)
+        assert self.service is not None
+        self.assertEqual(len(self.service.sessions.attempts), 1)
 
     @inlineCallbacks
     def test_commands_that_bring_nothing_forward(self) -> Any:
