@@ -130,7 +130,7 @@ def check(operation: Operation, domain: str, selector: str | None, as_json: bool
 
     with _transaction(operation, reading=True) as connection:
         found = keys.get_keys(connection, domain, selector)
-    looked = [(key, *_look(key, operation.configuration.dns.servers)) for key in found]
+    looked = [(key, *look(key, operation.configuration.dns.servers)) for key in found]
     begin = [key for key, state, _ in looked if state == "published" and not key.active]
     if begin:
         with _transaction(operation) as connection:
@@ -143,7 +143,7 @@ def check(operation: Operation, domain: str, selector: str | None, as_json: bool
         raise click.exceptions.Exit(1)
 
 
-def _look(key: StoredKey, servers: Sequence[Endpoint]) -> tuple[str, str]:
+def look(key: StoredKey, servers: Sequence[Endpoint]) -> tuple[str, str]:
     """What DNS says about a key: published | missing | other | fault, and what to do about it."""
     from smtpplus.mail.dkim import published_key
     from smtpplus.operation.txt import LookupFault, look_up

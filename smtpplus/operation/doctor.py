@@ -1,0 +1,165 @@
+"""`smtpplus doctor`: on a client's machine, which port of HOST to use; on the server, what is in order and what is not, with the remedy.
+
+What never reached the server raises no alert there (B7): only the client's machine can tell that a firewall swallows a port, so HOST is
+examined from where the mail client runs, and needs no configuration.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from smtpplus.operation.cli import FaultyConfiguration, Operation, print_json
+
+if TYPE_CHECKING:
+    from smtpplus.operation.health import Finding
+    from smtpplus.operation.reach import Port
+
+USUAL = "587, 465, 25, 2525, 26, 23, 1025, 5000"
+SERVED = "23, 25, 26, 587, 1025-5000"  # where a server listens unless it is told otherwise
+_MOST = 200  # ports tried
+
+
+@click.command()
+@click.argument("host", required=False)
+@click.option("--ports", metavar="LIST", default=USUAL, show_default=True, help="With HOST: the ports to try.")
+@click.option("--domain", "domains", multiple=True, help="On the server: look at this sender domain alone. May be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@click.pass_obj
+def doctor(operation: Operation, host: str | None, ports: str, domains: tuple[str, ...], as_json: bool) -> None:
+    """Examine HOST from a mail client's machine: open ports, encryption, login. Without HOST: examine this server."""
+    if host is not None:
+        _client(operation, host, ports, as_json)
+    else:
+        _server(operation, domains, as_json)
+
+
+def _client(operation: Operation, host: str, text: str, as_json: bool) -> None:
+    import msgspec
+
+    from smtpplus.config import values
+    from smtpplus.operation.reach import best, probe
+
+    try:
+        numbers = [port for each in values.ports(text) for port in range(each.first, each.last + 1)]
+    except ValueError as error:
+        raise click.UsageError(f"--ports: {error}.") from None
+    if len(numbers) > _MOST:
+        raise click.UsageError(f"--ports: {len(numbers)} ports are too many; name {_MOST} at most.")
+    found = probe(host, numbers)
+    chosen = best(found)
+    served = _served(operation)
+    if as_json:
+        told: dict[str, Any] = {"host": host, "use": None if chosen is None else chosen.port, "served": served}
+        print_json({**told, "ports": [msgspec.to_builtins(each) for each in found]})
+    else:
+        for each in found:
+            click.echo(_line(each))
+        for line in _advice(found, chosen, host, served):
+            click.echo(line)
+    if chosen is None:
+        raise click.exceptions.Exit(1)
+
+
+def _served(operation: Operation) -> str:
+    """The configured ports where there is a configuration, else those that a server has unless it is told otherwise (B5)."""
+    try:
+        return ", ".join(str(each) for block in operation.configuration.listen for each in block.ports)
+    except FaultyConfiguration:
+        return SERVED
+
+
+def _line(found: Port) -> str:
+    if found.state != "open":
+        meaning = {
+            "refused": "refused: nothing listens there",
+            "filtered": "filtered: a firewall on the way swallows it",
+            "unreachable": "unreachable",
+        }
+        return f"✗ port {found.port}: {meaning[found.state]}" + (f" ({found.fault})" if found.fault else "")
+    if not found.smtp:
+        return f"✗ port {found.port}: open, but no mail server answers" + (f" ({found.fault})" if found.fault else "")
+    tls = {"starttls": "STARTTLS", "implicit": "TLS from the start", "": "no encryption"}[found.tls]
+    shown = [tls + (f" ({found.version})" if found.version else ""), f"certificate {found.certificate}" if found.certificate else ""]
+    shown.append(f"login by {', '.join(found.auth)}" if found.auth else "no login offered")
+    mark = "✓" if found.usable else "✗"
+    return f"{mark} port {found.port}: open; {'; '.join(part for part in shown if part)}" + (f"; {found.fault}" if found.fault else "")
+
+
+def _advice(found: list[Port], chosen: Port | None, host: str, served: str) -> Iterator[str]:
+    if chosen is not None:
+        how = {"starttls": "with STARTTLS", "implicit": "with SSL/TLS", "": "without encryption"}[chosen.tls]
+        yield f"Use port {chosen.port} {how}, and log in with user and password."
+        if chosen.tls and chosen.certificate != "valid":
+            yield f"The certificate is not trusted here ({chosen.certificate}), and mail clients will ask; the operator can name a better one."
+        return
+    if any(each.smtp for each in found):
+        yield "A mail server answers, but offers no login on these ports: ask its operator."
+    elif all(each.state == "unreachable" for each in found):
+        yield f"{host} cannot be reached: check its name and this machine's network."
+    elif any(each.state == "filtered" for each in found):
+        yield "A firewall between here and the server swallows these ports. Try others with --ports, or ask who runs the network."
+    else:
+        yield f"Nothing listens on these ports of {host}."
+    yield f"Ports that smtpplus is configured to serve: {served}. What never reaches the server raises no alert there."
+
+
+def _server(operation: Operation, domains: tuple[str, ...], as_json: bool) -> None:
+    import msgspec
+
+    findings = list(_findings(operation, domains))
+    bad = [each for each in findings if each.good is False]
+    if as_json:
+        print_json({"good": not bad, "findings": [msgspec.to_builtins(each) for each in findings]})
+    else:
+        for each in findings:
+            mark = {True: "✓", False: "✗", None: "·"}[each.good]
+            click.echo(f"{mark} {each.part}: {each.text}" + (f". Remedy: {each.remedy}." if each.remedy else ""))
+    if bad:
+        raise click.exceptions.Exit(1)
+
+
+def _findings(operation: Operation, domains: tuple[str, ...]) -> Iterator[Finding]:
+    from smtpplus.operation import domains as names
+    from smtpplus.operation import health
+
+    try:
+        configuration = operation.configuration
+    except FaultyConfiguration as fault:
+        for sentence in fault.message.splitlines():
+            yield health.Finding("configuration", False, sentence.rstrip("."), "correct the file; smtpplus config check looks again")
+        return
+    yield health.Finding("configuration", True, "it can be read")
+    with operation.transaction(reading=True) as connection:
+        yield health.Finding("database", True, "it can be used")
+        yield from _looked("daemon", lambda: health.daemon(connection))
+        asked = list(domains) or names.sender_domains(connection)
+        keys = _keys(connection)
+    certificate = Path(configuration.tls.certificate or configuration.state_directory / "certificate.pem")
+    yield from _looked("ports", lambda: health.ports(configuration))
+    yield from _looked("certificate", lambda: health.certificate(configuration, certificate, time.time()))
+    yield from _looked("disk", lambda: health.disk(configuration))
+    yield from _looked("clock", health.clock)
+    yield from _looked("file descriptors", lambda: health.descriptors(configuration))
+    yield from _looked("host name", lambda: health.own_name(configuration))
+    yield from names.look(asked, keys, configuration.dns.servers, configuration.hostname)
+
+
+def _keys(connection: Any) -> Any:
+    from smtpplus.delivery.keys import list_keys
+
+    return list_keys(connection)
+
+
+def _looked(part: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    """The findings of a part; what it could not look at is one."""
+    from smtpplus.operation.health import Finding
+
+    try:
+        yield from look()
+    except (OSError, ValueError) as fault:
+        yield Finding(part, None, f"it could not be looked at: {fault}")

@@ -1,0 +1,164 @@
+"""What the server's own doctor looks at, one function for each part; each yields findings with a remedy. Nothing here changes anything.
+
+A finding is good, bad, or None where it cannot be told or is no more than advice. What raises inside a part is a finding of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from smtpplus.config import Configuration, Listen
+
+_TIME_ERROR = 5  # of adjtimex(2): the clock is not synchronized
+_SPARE = 256  # file descriptors for everything else
+SOON = 14 * 86_400.0  # seconds
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One line of the doctor. `good` is None where nothing is wrong and nothing proven."""
+
+    part: str
+    good: bool | None
+    text: str
+    remedy: str = ""
+
+
+def daemon(connection: Connection) -> Iterator[Finding]:
+    """Whether the daemon runs."""
+    from smtpplus.queue import standing
+
+    found = standing.read(connection)
+    if found is not None and standing.alive(found[0].process):
+        yield Finding("daemon", True, f"it runs as process {found[0].process}")
+    else:
+        yield Finding(
+            "daemon", False, "it does not run on this machine", "start it: systemctl start smtpplus, or twistd smtpplus --config FILE"
+        )
+
+
+def ports(configuration: Configuration, patience: float = 2.0) -> Iterator[Finding]:
+    """Whether the ports answer: those named alone, and the ends of each range."""
+    from smtpplus.operation.reach import look
+
+    for block in configuration.listen:
+        host = _reachable(block)
+        for each in block.ports:
+            for number in sorted({each.first, each.last}):
+                found = look(host, number, patience)
+                if found.state != "open":
+                    remedy = "start the daemon; if it runs, its log says why the port could not be had"
+                    yield Finding("ports", False, f"nobody answers at {host}, port {number} ({found.state})", remedy)
+                elif not found.smtp:
+                    yield Finding("ports", False, f"another program answers at port {number}", "stop that program, or name another port")
+                else:
+                    yield Finding("ports", True, f"port {number} answers")
+
+
+def _reachable(block: Listen) -> str:
+    """An address of this machine at which the block listens."""
+    interface = next((each for each in block.interfaces if "." in each), block.interfaces[0])
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(interface, interface)
+
+
+def certificate(configuration: Configuration, path: Path, now: float) -> Iterator[Finding]:
+    """Whether clients can trust the certificate."""
+    from cryptography import x509
+
+    from smtpplus.observation.watchdog import expiry
+
+    if all(block.tls == "none" for block in configuration.listen):
+        yield Finding("certificate", None, "no listener uses TLS")
+        return
+    if not path.exists():
+        yield Finding("certificate", None, "there is none yet; one is made at the first start", "name a certificate under [tls]")
+        return
+    found = x509.load_pem_x509_certificate(path.read_bytes())
+    end = expiry(path)
+    when = time.strftime("%Y-%m-%d", time.localtime(end))
+    if end < now:
+        yield Finding("certificate", False, f"it expired on {when}", "renew it")
+    elif end < now + SOON:
+        yield Finding("certificate", False, f"it expires on {when}", "renew it")
+    else:
+        yield Finding("certificate", True, f"it is good until {when}")
+    if found.issuer == found.subject:
+        yield Finding(
+            "certificate", None, "it is signed by itself: mail clients warn about it", "name one of a known authority under [tls]"
+        )
+    try:
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
+    except x509.ExtensionNotFound:
+        names = []
+    wanted = configuration.hostname
+    covered = wanted in names or f"*.{wanted.partition('.')[2]}" in names
+    remedy = "get one for this name, or correct hostname"
+    yield Finding("certificate", covered, f"it is {'' if covered else 'not '}for {wanted}", "" if covered else remedy)
+
+
+def disk(configuration: Configuration) -> Iterator[Finding]:
+    """Room for the queue."""
+    found = os.statvfs(configuration.state_directory)
+    free, whole = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+    good = free > 1024**3 and free > whole / 10
+    text = f"{free / 1024**3:.1f} GiB of {whole / 1024**3:.1f} GiB are free under {configuration.state_directory}"
+    yield Finding("disk", good, text, "" if good else "free some space, or move state_directory: without room mail is refused")
+
+
+def clock() -> Iterator[Finding]:
+    """Whether something keeps the clock right: dates, schedules and signatures depend on it."""
+    try:
+        state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512))
+    except (OSError, AttributeError):
+        state = -1
+    if state < 0:
+        yield Finding("clock", None, "it cannot be told whether the clock is kept right")
+    elif state == _TIME_ERROR:
+        yield Finding(
+            "clock", None, "nothing on this machine keeps the clock right", "run an NTP client, such as systemd-timesyncd or chrony"
+        )
+    else:
+        yield Finding("clock", True, "it is synchronized")
+
+
+def descriptors(configuration: Configuration) -> Iterator[Finding]:
+    """Whether the process may open as many connections as the configuration lets it."""
+    listeners = sum((each.last - each.first + 1) * len(block.interfaces) for block in configuration.listen for each in block.ports)
+    needed = configuration.limits.connections + configuration.delivery.connections + listeners + _SPARE
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    good = limit == resource.RLIM_INFINITY or limit >= needed
+    remedy = f"raise it: LimitNOFILE={needed} in the unit of systemd, or ulimit -n {needed}; or lower [limits] connections"
+    yield Finding("file descriptors", good, f"{needed} may be needed, {limit} are allowed here", "" if good else remedy)
+
+
+def own_name(configuration: Configuration) -> Iterator[Finding]:
+    """Whether the host name leads here and back (PTR): who receives mail by MX checks that."""
+    name = configuration.hostname
+    try:
+        addresses = sorted({str(found[4][0]) for found in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)})
+    except OSError:
+        yield Finding("host name", False, f"{name} has no address in DNS", "publish an A or AAAA record, or correct hostname")
+        return
+    yield Finding("host name", True, f"{name} is {', '.join(addresses)}")
+    for address in addresses:
+        if address.startswith("127.") or address == "::1":
+            yield Finding("host name", None, f"{name} is this machine alone ({address})", "others need a public address in DNS")
+            continue
+        try:
+            back = socket.gethostbyaddr(address)[0].rstrip(".").lower()
+        except OSError:
+            back = ""
+        remedy = f"let the owner of the address {address} publish a PTR record with {name}"
+        text = f"{address} leads back to {back or 'no name'}"
+        yield Finding("host name", back == name, text, "" if back == name else remedy)
