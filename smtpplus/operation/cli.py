@@ -28,6 +28,7 @@ COMMANDS = {  # name: module and attribute
     "completion": "smtpplus.operation.completion:completion",
     "config": "smtpplus.operation.settings:config",
     "dkim": "smtpplus.operation.dkim:dkim",
+    "doctor": "smtpplus.operation.doctor:doctor",
     "explain": "smtpplus.operation.explain:explain",
     "list": "smtpplus.operation.lists:list_",
     "queue": "smtpplus.operation.queues:queue",
