@@ -45,8 +45,13 @@ class Authentication(Admission):
             raise
         self._respond(exchange, response)
 
+    def give_up(self) -> None:
+        """End the exchange, if there is one."""
+        exchange, self._exchange = self._exchange, None
+        _part(exchange)
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        _part(self._exchange)
+        self.give_up()
         super().connectionLost(reason)
 
     def _scram(self, name: str) -> sasl.Exchange | None:

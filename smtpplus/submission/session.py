@@ -50,6 +50,7 @@ class Session(Reception):
                 self._exchange = None  # unless it goes on
                 self.proceed(exchange, line)
         except Refusal as refusal:
+            self.give_up()  # a response that is no line ends its exchange, RFC 4954 §4
             self.refuse(refusal)
         return True
 

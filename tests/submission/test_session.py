@@ -12,7 +12,7 @@ from smtpplus.config import Limits
 from smtpplus.events import Accepted, Authenticated, Connected, Disconnected, Refused
 from smtpplus.mail.envelope import Recipient
 from tests.submission.dialog import hold
-from tests.submission.rig import LOGIN, MESSAGE, SessionCase, status
+from tests.submission.rig import LOGIN, MESSAGE, Client, SessionCase, status
 
 PLAIN_SUBMISSION = f"""
 S: 220 mail.example.com ESMTP *
@@ -199,6 +199,25 @@ class DialogTests(SessionCase):
         self.assertEqual(refused, {})
         (kept,) = self.spool.kept
         self.assertIn(b"with ESMTPSA id " + self.stated(Accepted)[0].id.encode(), kept.content)
+
+    @inlineCallbacks
+    def test_a_response_that_is_no_line_ends_its_exchange(self) -> Any:
+        """RFC 4954 §4: a response that is refused, as too long or for a bare line end, ends AUTH; what follows it is a command."""
+        self.serve()
+
+        def dialog() -> list[str]:
+            client = Client(self.port)
+            codes = client.codes("EHLO client.example")
+            for response in ("A" * 13_000, "QXBw\nQXBw"):
+                codes += client.codes("AUTH LOGIN", response, "EHLO client.example", "AUTH LOGIN", "YXBw", response, "NOOP")
+            codes += client.codes(LOGIN)
+            client.close()
+            return codes
+
+        codes = yield self.during(dialog)
+        for first, refused in ((1, "500 5.5.6"), (8, "500 5.5.2")):
+            self.assertEqual(codes[first : first + 7], ["334", refused, "250", "334", "334", refused, "250 2.0.0"])
+        self.assertEqual(codes[-1], "235 2.7.0")
 
     @inlineCallbacks
     def test_every_step_is_an_event(self) -> Any:
