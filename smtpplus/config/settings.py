@@ -120,6 +120,7 @@ class Queue(Struct, frozen=True):
 class Delivery(Struct, frozen=True):
     connections: Count = 100
     per_destination: Count = 20
+    initial_per_destination: Count = 5  # as Postfix's initial_destination_concurrency
     reserved_for_preempting: CountOrOff = 4  # of `connections`, and fewer than these
     mx_port: Port = 25
     messages_per_connection: Count = 100

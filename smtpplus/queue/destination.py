@@ -13,6 +13,8 @@ from twisted.internet.interfaces import IDelayedCall
 
 from smtpplus.queue.entry import Entry
 
+ALIVE = 3  # attempts in a row that may fail while others run
+
 
 class Destination:
     """The state of one destination; `waiting` is a heap owned by `Ready`."""
@@ -21,6 +23,7 @@ class Destination:
         "_preempting",
         "_reserved",
         "closed",
+        "closures",
         "failures",
         "full",
         "held",
@@ -34,10 +37,10 @@ class Destination:
         "window",
     )
 
-    def __init__(self, name: str, window: int, reserved: int, preempting: frozenset[int]) -> None:
+    def __init__(self, name: str, window: int, initial: int, reserved: int, preempting: frozenset[int]) -> None:
         self.name = name
         self.full = window
-        self.window = window  # attempts at once; 1 while it is tried again after it did not answer
+        self.window = min(window, initial)  # attempts at once; 1 while it is tried again after it did not answer
         self._reserved = reserved
         self._preempting = preempting
         self.waiting: list[tuple[tuple[int, float, int], Entry]] = []
@@ -48,7 +51,8 @@ class Destination:
         self.until = 0.0  # seconds since the epoch: when it is tried again, while it is closed
         self.reopening: IDelayedCall | None = None
         self.held = False  # a rule lets nothing start
-        self.failures = 0  # times in a row that it did not answer
+        self.failures = 0  # attempts in a row that nobody answered
+        self.closures = 0  # times in a row that it was closed for that
 
     def takes(self) -> bool:
         """Whether its best waiting entry may start here: preempting ones may use a few slots beyond the window."""
@@ -73,13 +77,21 @@ class Destination:
         return not self.closed and not self.failures
 
     def learn(self, reached: bool) -> bool:
-        """An attempt has ended; whether somebody was reached. True if the destination is to be left alone now."""
+        """An attempt has ended; whether somebody was reached. True if the destination is to be left alone now.
+
+        Success widens the window by one, failure halves it. One failure closes a destination where nothing else
+        runs, ALIVE in a row any.
+        """
         if reached:
-            self.failures = 0
-            self.window = self.full
+            self.failures = self.closures = 0
+            self.window = min(self.full, self.window + 1)
             return False
         if self.closed:
             return False
         self.failures += 1
+        self.window = max(1, self.window // 2)
+        if self.running > 1 and self.failures < ALIVE:
+            return False
         self.window = 1
+        self.closures += 1
         return True

@@ -5,7 +5,9 @@ lower level stop writing. When no demand is left they go on. Both sides are boun
 under the 3 minutes that a peer waits for data, RFC 5321 §4.5.3.2.5):
 
 * a transfer is stopped at most `max_pause` in all; then it goes on for good;
-* a demand stops others for at most `max_pause`; an urgent message whose own next hop is slow does not stop the house.
+* a demand stops others for at most `max_pause`; an urgent message whose own next hop is slow does not stop the house;
+* all demands together have a credit of `max_pause`, which stopping spends and free flow gives back second for second: over a long time
+  urgent mail stops others at most half of it, whoever sends how much of it, to however slow a next hop.
 
 Whoever waits for a retry, or for a destination that is closed, is no demand; the scheduler withdraws it. Nothing is stopped after its
 final dot: the transfer says so itself. A rule that stops what runs (queue.rules) does it by the same account and the same bound.
@@ -13,6 +15,7 @@ final dot: the transfer says so itself. A rule that stops what runs (queue.rules
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -26,6 +29,7 @@ URGENT_MAIL_SENT = "urgent mail is sent"
 RULE_ENDED = "the rule has ended"
 MAX_PAUSE_REACHED = "max_pause reached"
 LOWEST = 6  # below every level: nothing is held back
+BACK = 0.5  # of the whole credit must be back before urgent mail stops others again
 INSTANT = 1e-6  # seconds; sums of floats that differ by less are equal
 
 
@@ -58,6 +62,9 @@ class Preemption:
         self._timer: IDelayedCall | None = None
         self._rule: Callable[[Entry], str] | None = None
         self.ceiling = LOWEST  # levels greater than this are held back
+        self._credit = max_pause  # seconds for which demands may still stop others
+        self._counted = clock.seconds()  # when the credit was last brought up to date
+        self.spent = False  # the credit is used up; nobody is stopped before some of it is back
 
     def demand(self, entry: Entry) -> None:
         """`entry` is ready at an open destination. Without effect for levels that do not preempt, and for one that demands already."""
@@ -131,13 +138,14 @@ class Preemption:
     def _settle(self) -> None:
         """Make transfers agree with the demands, and wake up when the next bound is reached."""
         now = self._clock.seconds()
+        bounds: list[float] = [self._account(now)]
         self.ceiling = LOWEST
-        bounds: list[float] = []
         for level, demands in self._demands.items():
             while demands:
                 oldest, until = next(iter(demands.items()))
                 if until > now + INSTANT:
-                    self.ceiling = min(self.ceiling, level)
+                    if not self.spent:
+                        self.ceiling = min(self.ceiling, level)
                     bounds.append(until)
                     break
                 del demands[oldest]
@@ -153,7 +161,20 @@ class Preemption:
                 bounds.append(running.stopped_at + self._max_pause - running.stopped_for)
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._clock.callLater(max(0.0, min(bounds) - now), self._bound_reached) if bounds else None
+        due = min(bounds) if self.ceiling < LOWEST or len(bounds) > 1 else math.inf
+        self._timer = self._clock.callLater(max(0.0, due - now), self._bound_reached) if due < math.inf else None
+
+    def _account(self, now: float) -> float:
+        """Bring the credit up to date: stopping others spends it, second for second, and every second of free flow gives one back. Returns
+        when it is spent, or when enough is back."""
+        passed = now - self._counted
+        self._counted = now
+        self._credit = min(self._max_pause, self._credit + (passed if self.ceiling == LOWEST else -passed))
+        if self._credit <= INSTANT:
+            self.spent = True
+        elif self._credit >= self._max_pause * BACK - INSTANT:
+            self.spent = False
+        return now + (self._max_pause * BACK - self._credit if self.spent else self._credit)
 
     def _bound_reached(self) -> None:
         self._timer = None

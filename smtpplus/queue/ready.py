@@ -26,8 +26,11 @@ OLDER = 1024  # entries that left, and are still noted for their next gain
 class Ready:
     """All entries that wait for a slot, and the destinations they wait for. Times are seconds since the epoch."""
 
-    def __init__(self, window: int, reserved: int, preempting: frozenset[int], *, aging: float, now: Callable[[], float]) -> None:
+    def __init__(
+        self, window: int, reserved: int, preempting: frozenset[int], *, initial: int, aging: float, now: Callable[[], float]
+    ) -> None:
         self._window = window
+        self._initial = initial
         self._reserved = reserved
         self._preempting = preempting
         self._aging = aging  # seconds waited for each level gained; 0: none is
@@ -45,7 +48,7 @@ class Ready:
         """The destination's state, made at first use."""
         found = self._destinations.get(name)
         if found is None:
-            found = self._destinations[name] = Destination(name, self._window, self._reserved, self._preempting)
+            found = self._destinations[name] = Destination(name, self._window, self._initial, self._reserved, self._preempting)
             found.held = name in self.held
         return found
 

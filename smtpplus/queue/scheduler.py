@@ -43,6 +43,7 @@ from smtpplus.storage.database import Database
 from smtpplus.storage.statement import RowsGone
 
 LOOK = 0.25  # seconds: the clock on the wall is looked at this often, as it may be set
+SILENT = frozenset({reasons.CONNECTION_TIMED_OUT.code})
 AGAIN = 5.0  # seconds until a fault of the database is tried again
 
 
@@ -261,11 +262,11 @@ class Scheduler:
 
     def _reached(self, destination: Destination, dispositions: list[Disposition]) -> None:
         """Learn from an attempt whether the destination is alive: one that nobody reached is left alone for a while, then tried by one."""
-        if not destination.learn(self._stopping or any(each.peer or each.outcome is not Outcome.DEFERRED for each in dispositions)):
+        if not destination.learn(self._stopping or any(map(_answered, dispositions))):
             return
         destination.closed = True
         self._demand(destination)
-        wait = retry.delay(self._schedule, destination.failures)
+        wait = retry.delay(self._schedule, destination.closures)
         destination.until = self._now() + wait
         destination.reopening = self._clock.callLater(wait, self._reopen, destination)
 
@@ -336,3 +337,8 @@ def _stopper(rules: Rules, entry: Entry) -> str:
     """The name of the rule that stops a transfer of `entry`, "" if none does."""
     rule = rules.stops(facts_of(entry))
     return rule.name if rule is not None else ""
+
+
+def _answered(disposition: Disposition) -> bool:
+    """Whether somebody spoke to us: a peer that lets us wait until we give up is as good as none."""
+    return (bool(disposition.peer) and disposition.reason not in SILENT) or disposition.outcome is not Outcome.DEFERRED

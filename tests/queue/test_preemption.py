@@ -129,3 +129,28 @@ def test_the_end_frees_everybody() -> None:
     house.preemption.end()
     assert not bulk.stopped
     assert house.clock.getDelayedCalls() == []
+
+
+def test_a_stream_of_urgent_mail_leaves_half_the_time() -> None:
+    """D1: urgent messages that come one after the other, each to a next hop that hangs, stop others half of the time at most."""
+    house = House()
+    free = 0
+    for second in range(1200):
+        if second % 20 == 0:
+            house.preemption.demand(entry(second, 1))
+        house.clock.advance(1)
+        free += house.preemption.ceiling == LOWEST
+    assert free >= 1200 / 2 - 30
+
+
+def test_rare_urgent_mail_always_stops_others() -> None:
+    """A27: urgent messages that are soon sent find their credit whole, however many there are in a day."""
+    house = House()
+    for number in range(500):
+        bulk = house.run(entry(10_000 + number, 3))
+        urgent = entry(number, 1)
+        house.preemption.demand(urgent)
+        assert bulk.stopped
+        house.clock.advance(2)
+        house.preemption.withdraw(urgent)
+        house.clock.advance(10)

@@ -12,7 +12,7 @@ from tests.queue.fixtures import entry
 
 
 def ready(window: int = 1000, reserved: int = 2, now: Callable[[], float] = lambda: 0.0) -> Ready:
-    return Ready(window, reserved, frozenset({1, 2}), aging=1800.0, now=now)
+    return Ready(window, reserved, frozenset({1, 2}), initial=window, aging=1800.0, now=now)
 
 
 def drained(queue: Ready) -> list[int]:
