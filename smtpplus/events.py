@@ -20,12 +20,16 @@ class Event(msgspec.Struct, frozen=True, tag=True, tag_field="event"):
 
 
 class Connected(Event, frozen=True):
+    """A client's connection was taken."""
+
     session: str
     client: str  # address:port
     port: int  # ours
 
 
 class Disconnected(Event, frozen=True):
+    """A connection ended, whoever ended it."""
+
     session: str
     client: str
     messages: int
@@ -33,6 +37,8 @@ class Disconnected(Event, frozen=True):
 
 
 class Authenticated(Event, frozen=True):
+    """A user logged in."""
+
     session: str
     client: str
     user: str
@@ -41,6 +47,8 @@ class Authenticated(Event, frozen=True):
 
 
 class AuthenticationFailed(Event, frozen=True):
+    """A login failed."""
+
     session: str
     client: str
     port: int
@@ -101,6 +109,8 @@ class WouldRefuse(Event, frozen=True):
 
 
 class Started(Event, frozen=True):
+    """An attempt to deliver began: some recipients of one message that share a destination."""
+
     id: str
     destination: str
     recipients: tuple[str, ...]
@@ -124,6 +134,8 @@ class Resumed(Event, frozen=True):
 
 
 class Delivered(Event, frozen=True):
+    """The next hop took the message for a recipient, or it lies in its maildir."""
+
     id: str
     recipient: str
     destination: str
@@ -135,6 +147,8 @@ class Delivered(Event, frozen=True):
 
 
 class Deferred(Event, frozen=True):
+    """A recipient could not be delivered now and is tried again."""
+
     id: str
     recipient: str
     destination: str
