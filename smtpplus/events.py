@@ -127,6 +127,8 @@ class Paused(Event, frozen=True):
 
 
 class Resumed(Event, frozen=True):
+    """A stopped transfer goes on."""
+
     id: str
     destination: str
     stopped: float  # seconds this stop lasted
