@@ -50,6 +50,7 @@ class Measures(Collector):
         events.AuthenticationFailed,
         events.Accepted,
         events.Refused,
+        events.RefusedMore,
         events.WouldRefuse,
         events.Started,
         events.Paused,
@@ -115,6 +116,8 @@ class Measures(Collector):
             self.outcomes[kind, event.level, route_kind(event.destination)] += 1
         elif kind in self.by_reason:
             self.by_reason[kind][event.reason] += 1
+        elif kind is events.RefusedMore:
+            self.by_reason[events.Refused]["(more)"] += event.count
         elif kind is events.Resumed:
             self.paused_seconds += event.stopped
 

@@ -95,7 +95,7 @@ def _advice(found: list[Port], chosen: Port | None, host: str, served: str) -> I
         how = {"starttls": "with STARTTLS", "implicit": "with SSL/TLS", "": "without encryption"}[chosen.tls]
         yield f"Use port {chosen.port} {how}, and log in with user and password."
         if chosen.tls and chosen.certificate != "valid":
-            yield f"The certificate is not trusted here ({chosen.certificate}), and mail clients will ask; the operator can name a better one."
+            yield f"The certificate is not trusted here ({chosen.certificate}), and mail clients ask; its operator can name a better one."
         return
     if any(each.smtp for each in found):
         yield "A mail server answers, but offers no login on these ports: ask its operator."
