@@ -69,7 +69,7 @@ class Accepted(Event, frozen=True):
     recipients: tuple[str, ...]
     level: int
     size: int
-    message_id: str
+    message_id: str  # this and the subject have at most mail.header.SHOWN_LIMIT characters
     subject: str
     list: str = "default"  # the user's
     campaign: str = ""

@@ -10,12 +10,13 @@ Field bodies are unfolded and decoded as UTF-8 with surrogate escapes, so that a
 from __future__ import annotations
 
 import base64
+import itertools
 import re
 from typing import Collection
 
 import msgspec
 
-from smtpplus.mail import reasons
+from smtpplus.mail import charset, reasons
 from smtpplus.mail.reply import printable
 
 HEADER_LIMIT = 262_144  # octets of a header with its empty line; mail servers commonly stop at 100 to 500 KiB
@@ -121,8 +122,12 @@ def find_header_end(data: bytes | bytearray, start: int = 0) -> int:
 
 # --- encoded words, RFC 2047 (B9) -------------------------------------------------------------------------------------------------
 
-# Tolerant: blanks inside the text, as people write them by hand; a language tag (RFC 2231 §5)
-_ENCODED_WORD = re.compile(r"=\?([\w.:+-]+)(?:\*[\w-]*)?\?([bBqQ])\?(.*?)\?=", re.DOTALL | re.ASCII)
+SHOWN_LIMIT = 2_000  # characters of a field body that `decoded` looks at; a line of a header has 998, RFC 5322 §2.1.1
+WORDS_LIMIT = 100  # encoded words that `decoded` decodes, far more than a subject has
+
+# Tolerant: blanks inside the text, as people write them by hand, and a question mark at its end; a language tag (RFC 2231 §5). A question
+# mark within the text ends the word, as RFC 2047 §2 has it: so each octet is looked at for one word only.
+_ENCODED_WORD = re.compile(r"=\?([\w.:+-]+)(?:\*[\w-]*)?\?([bBqQ])\?([^?]*\??)\?=", re.ASCII)
 _SURROGATES = re.compile("[\ud800-\udfff]+")
 _Q_OCTET = re.compile(rb"=([0-9A-Fa-f]{2})")
 _Q_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/")  # RFC 2047 §5 (3): safe in a phrase too
@@ -144,66 +149,43 @@ _ADDRESS_FIELDS = frozenset(
     )
 )
 _TEXT_FIELDS = frozenset(("subject", "comments", "content-description", "organization", "user-agent", "thread-topic"))
-_PHRASE_PART = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|<[^<>]*>|[^\s"<>(),:;]+|\s+|.', re.DOTALL)
+# A quoted string without an end reaches to the end of the field: it must not be looked for again from each quotation mark within
+_PHRASE_PART = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|<[^<>]*>|[^\s"<>(),:;]+|\s+|.', re.DOTALL)
+_QUOTED = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL).fullmatch
 _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 
 
 def decoded(value: str) -> str:
     """A field body as a person reads it: encoded words decoded, blanks between two of them dropped, nothing unprintable left.
 
-    Never raises: an encoded word of an unknown charset or with broken base64 stays as it is written.
+    Never raises: an encoded word of a charset that is not in mail.charset, or with broken base64, stays as it is written, and so do
+    those behind WORDS_LIMIT others. What is behind SHOWN_LIMIT characters is left out; so the text has that many at most.
     """
-    return printable(_SURROGATES.sub("\ufffd", _decode_words(value)))
+    return printable(_SURROGATES.sub("\ufffd", _decode_words(value[:SHOWN_LIMIT], WORDS_LIMIT)))
 
 
-def _decode_words(value: str) -> str:
+def _decode_words(value: str, most: int) -> str:
+    """`value` with its encoded words decoded, `most` of them."""
     pieces: list[str] = []
-    pending, charset = b"", ""  # a character may be cut between two words of one charset, against RFC 2047 §5 but seen
+    pending: list[bytes] = []  # a character may be cut between two words of one charset, against RFC 2047 §5 but seen
+    name = ""
     position = 0
-    for word in _ENCODED_WORD.finditer(value):
-        octets = _word_octets(word[2], word[3])
-        if octets is None or not _known(word[1]):
+    for word in itertools.islice(_ENCODED_WORD.finditer(value), most):
+        given = word[1].lower()
+        octets = _word_octets(word[2], word[3]) if charset.known(given) else None
+        if octets is None:
             continue
         between = value[position : word.start()]
         apart = not position or bool(between.strip())
-        if apart or word[1].lower() != charset:
-            pieces.append(_text(pending, charset))
+        if apart or given != name:
+            pieces.append(charset.decode(b"".join(pending), name))
             if apart:
                 pieces.append(_readable(between))
-            pending, charset = b"", word[1].lower()
-        pending += octets
+            pending, name = [], given
+        pending.append(octets)
         position = word.end()
-    pieces += [_text(pending, charset), _readable(value[position:])]
+    pieces += [charset.decode(b"".join(pending), name), _readable(value[position:])]
     return "".join(pieces)
-
-
-def _known(charset: str) -> bool:
-    if charset.lower() == "unknown-8bit":  # RFC 1428 §3
-        return True
-    try:
-        b"a".decode(charset, "replace")
-    except (LookupError, UnicodeError, ValueError):
-        return False
-    return True
-
-
-def _text(octets: bytes, charset: str) -> str:
-    if not octets:
-        return ""
-    if charset == "unknown-8bit":
-        return _guessed(octets)
-    try:
-        return octets.decode(charset, "replace")
-    except (LookupError, UnicodeError, ValueError):  # some codecs know no "replace"
-        return _guessed(octets)
-
-
-def _guessed(octets: bytes) -> str:
-    """Octets of no known charset: UTF-8 if they are that, else the commonest of the old ones."""
-    try:
-        return octets.decode("utf-8")
-    except UnicodeDecodeError:
-        return octets.decode("cp1252", "replace")
 
 
 def _readable(text: str) -> str:
@@ -211,7 +193,7 @@ def _readable(text: str) -> str:
     if text.isascii():
         return text
     try:
-        return _guessed(text.encode("utf-8", "surrogateescape"))
+        return charset.guess(text.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError:  # surrogates that stand for no octet
         return text
 
@@ -263,16 +245,17 @@ def _encode_text(text: bytes) -> bytes:
         last = len(words) - 1
     stretch = _FOLD.sub(b"", b"".join(words[first : last + 1]))
     if b"=?" in stretch:
-        stretch = _decode_words(stretch.decode("utf-8", "surrogateescape")).encode("utf-8", "replace")
+        stretch = _decode_words(stretch.decode("utf-8", "surrogateescape"), len(stretch)).encode("utf-8", "replace")
     before, after = b"".join(words[:first]).rstrip(), b"".join(words[last + 1 :]).lstrip()
     fold = b"\r\n " if before else b""
     return before + fold + _words(stretch) + (b"\r\n " + after if after else b"")
 
 
 def _encode_names(text: bytes) -> bytes:
-    """Atoms and quoted strings with 8-bit octets as encoded words. Comments and addresses are left, and with them the whole field."""
+    """Atoms and quoted strings with 8-bit octets as encoded words. Comments and addresses are left, and with them the whole field;
+    also a quoted string without an end."""
     encoded: list[bytes] = []
-    pending = b""  # what runs of 8-bit words have said so far: neighbours become one, so that the blank between them is kept
+    pending: list[bytes] = []  # what runs of 8-bit words have said so far: neighbours become one, so that the blank between them is kept
     blank = b""
     for part in _PHRASE_PART.findall(text):
         if part.isspace():
@@ -280,39 +263,43 @@ def _encode_names(text: bytes) -> bytes:
             continue
         if part.isascii() or part.startswith(b"<") or b"@" in part.partition(b'"')[0]:
             if pending:
-                encoded.append(_words(pending + b" " if part.startswith(b"=?") else pending))
-                pending = b""
+                encoded.append(_words(b"".join(pending) + (b" " if part.startswith(b"=?") else b"")))
+                pending = []
                 blank = blank or b" "  # RFC 2047 §5 (3): a blank behind an encoded word
             encoded.append(blank + part)
         else:
-            word = _QUOTED_PAIR.sub(rb"\1", _FOLD.sub(b"", part[1:-1])) if part.startswith(b'"') else part
+            word = part
+            if part.startswith(b'"'):
+                if not _QUOTED(part):
+                    return text
+                word = _QUOTED_PAIR.sub(rb"\1", _FOLD.sub(b"", part[1:-1]))
             if pending:
-                pending += b" " + word
+                pending += (b" ", word)
             else:
-                pending = b" " + word if encoded and encoded[-1].endswith(b"?=") else word
+                pending = [b" ", word] if encoded and encoded[-1].endswith(b"?=") else [word]
                 encoded.append(blank)
         blank = b""
-    return b"".join(encoded) + (_words(pending) if pending else b"")
+    return b"".join(encoded) + (_words(b"".join(pending)) if pending else b"")
 
 
 def _words(octets: bytes) -> bytes:
     """`octets` as encoded words, folded, each whole in itself: the shorter of Q and B."""
     try:
         octets.decode("utf-8")
-        charset = b"utf-8"
+        name = b"utf-8"
     except UnicodeDecodeError:
-        charset = b"unknown-8bit"
+        name = charset.UNKNOWN.encode()
     q = sum(1 if octet in _Q_PLAIN or octet == 0x20 else 3 for octet in octets) <= len(octets) * 4 // 3 + 2
     words: list[bytes] = []
     start = 0
     while start < len(octets):
-        end = _word_end(octets, start, 18 if q else _WORD_TEXT, charset == b"utf-8")
+        end = _word_end(octets, start, 18 if q else _WORD_TEXT, name == b"utf-8")
         piece = octets[start:end]
         if q:
             body = b"".join(b"_" if octet == 0x20 else b"%c" % octet if octet in _Q_PLAIN else b"=%02X" % octet for octet in piece)
         else:
             body = base64.b64encode(piece)
-        words.append(b"=?%s?%s?%s?=" % (charset, b"Q" if q else b"B", body))
+        words.append(b"=?%s?%s?%s?=" % (name, b"Q" if q else b"B", body))
         start = end
     return b"\r\n ".join(words)
 

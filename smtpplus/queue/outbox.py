@@ -22,7 +22,6 @@ from smtpplus.events import Accepted, Events
 from smtpplus.mail.envelope import Envelope, Recipient, queue_id
 from smtpplus.mail.header import Header, decoded, find_header_end
 from smtpplus.mail.reasons import Refusal
-from smtpplus.mail.reply import printable
 from smtpplus.queue.spool import Spool
 from smtpplus.storage.database import Database
 from smtpplus.storage.schema import outbox
@@ -141,6 +140,6 @@ def _accepted(envelope: Envelope, content: bytes, now: float) -> Accepted:
         recipients=tuple(recipient.address for recipient in envelope.recipients),
         level=envelope.level,
         size=envelope.size,
-        message_id=printable(message_id),
-        subject=printable(decoded(subject)),
+        message_id=decoded(message_id),
+        subject=decoded(subject),
     )

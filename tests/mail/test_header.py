@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpplus.mail.header import HEADER_LIMIT, Field, Header, decoded, encode_field, find_header_end
+from smtpplus.mail import charset
+from smtpplus.mail.header import HEADER_LIMIT, SHOWN_LIMIT, WORDS_LIMIT, Field, Header, decoded, encode_field, find_header_end
 from smtpplus.mail.reasons import Refusal
 
 _HEADER = (
@@ -120,7 +122,10 @@ def test_the_end_is_found_however_it_arrives(pieces: list[bytes], size: int) -> 
         ("=?UTF-8?B?4pml?=", "♥"),
         ("=?utf-8?b?4pml4pml4?= x", "=?utf-8?b?4pml4pml4?= x"),
         ("=?utf-8?b?YWI?=", "ab"),
-        ("=?utf-7?q?+2AA-?=", "\ufffd"),
+        ("=?utf-7?q?+2AA-?=", "=?utf-7?q?+2AA-?="),
+        ("=?utf-8?Q?what? why?=", "=?utf-8?Q?what? why?="),
+        ("=?GB2312?B?xOO6ww==?= =?koi8-r?q?=C4=C1?=", "你好да"),
+        ("=?punycode?q?a-b9a?=", "=?punycode?q?a-b9a?="),
         ("=?iso-8859-1?q?a_=E9?= =?utf-8?q?=E2=99=A5?=", "a é♥"),
         ("=?utf-8?Q?=E2=99?=\r\n =?utf-8?Q?=A5?=", "♥"),
         ("=?utf-8?Q?a?==?utf-8?Q?b?=", "ab"),
@@ -138,6 +143,44 @@ def test_the_end_is_found_however_it_arrives(pieces: list[bytes], size: int) -> 
 def test_encoded_words_are_shown_decoded(value: str, shown: str) -> None:
     """B9: the source's own samples with raw blanks, words that share a character, odd charsets; nothing unprintable comes out."""
     assert decoded(value) == shown
+
+
+@pytest.mark.parametrize("text", ["=?a?q? x", "=?utf-8?q?a", "=?punycode?q?" + "a1b2" * 900, "=?utf-8?q?" + "?" * 900, "=?" + "a" * 900])
+def test_a_word_without_an_end_is_looked_for_once(text: str) -> None:
+    """A header at its limit that begins encoded words and ends none is read in one pass: looking for each end anew would take minutes."""
+    value = text * (4 * HEADER_LIMIT // len(text))
+    assert decoded(value) == value[:SHOWN_LIMIT]
+    raw = b"Subject: \xc3\xa9" + value.encode() + b"\xc3\xa9\r\n"
+    assert decoded(Header.parse(encode_field(raw)[:HEADER_LIMIT]).values("subject")[0]).startswith("é=?")
+
+
+def test_what_is_decoded_for_people_is_bounded() -> None:
+    """At most SHOWN_LIMIT characters of a body, and WORDS_LIMIT words of it."""
+    assert decoded("x" * 5000) == "x" * SHOWN_LIMIT
+    assert decoded("=?l1?q?a?= " * 150) == "a" * WORDS_LIMIT + " =?l1?q?a?=" * 50 + " "
+
+
+def test_names_of_charsets_do_not_reach_the_registry() -> None:
+    """Python's codec registry keeps each name that it does not know: it is asked for those of the closed list only."""
+    asked: list[str] = []
+
+    def search(name: str) -> None:
+        asked.append(name)
+
+    codecs.register(search)
+    try:
+        assert decoded(" ".join(f"=?none{number}?q?a?=" for number in range(20))).count("none") == 20
+    finally:
+        codecs.unregister(search)
+    assert asked == []
+
+
+@pytest.mark.parametrize("label", sorted(charset._CODECS))
+def test_every_charset_has_a_codec(label: str) -> None:
+    """Each label of the list is decoded, whatever the octets, by a codec that Python has."""
+    assert charset.known(label)
+    assert charset.decode(b"", label) == ""
+    charset.decode(bytes(range(256)), label).encode("utf-8")
 
 
 @given(st.text(st.characters(exclude_categories=()), max_size=60))
@@ -196,6 +239,13 @@ def test_ascii_words_around_stay_as_they_are() -> None:
 def test_what_cannot_be_encoded_stays(raw: str) -> None:
     """Addresses and structured fields have no encoded words (RFC 2047 §5): they come back as they are."""
     assert encode_field(raw.encode()) == raw.encode()
+
+
+@pytest.mark.parametrize("rest", ['"', '"\\', '"\\"', '"' + '\\"' * (HEADER_LIMIT // 2), '"a" "' + "\\a" * (HEADER_LIMIT // 2)])
+def test_a_quoted_string_without_an_end_stays(rest: str) -> None:
+    """A field of addresses that breaks off in a quoted string is left as it is; the end is not looked for from each quotation mark."""
+    raw = f"From: x {rest}ü\r\n".encode()
+    assert encode_field(raw) == raw
 
 
 def test_a_header_is_encoded_field_by_field() -> None:
