@@ -19,6 +19,7 @@ import msgspec
 MAILBOX_LIMIT = (
     254  # octets: a path is 256 with its brackets, RFC 5321 §4.5.3.1.3. No limit of 64 on the local part: bounce addresses exceed it
 )
+MAILBOXES_LIMIT = 100  # in one field: each is parsed, and may have an internationalized domain. Who has so many authors has none
 DOMAIN_LIMIT = 253  # octets without the final dot, RFC 1035 §2.3.4
 
 _ATEXT = r"-A-Za-z0-9!#$%&'*+/=?^_`{|}~"  # RFC 5322 §3.2.3
@@ -40,7 +41,7 @@ _INVISIBLE = re.compile(
 ).search
 
 _NAMED = re.compile(
-    rf'[ \t]*(?:(?:([{_ATEXT}]+(?: [{_ATEXT}]+)*)|"([^"\\\r\n]*)")?[ \t]*<({_PLAIN_ADDRESS})>|({_PLAIN_ADDRESS}))[ \t]*'
+    rf'[ \t]*+(?:(?:([{_ATEXT}]+(?: [{_ATEXT}]+)*)|"([^"\\\r\n]*)")?[ \t]*<({_PLAIN_ADDRESS})>|({_PLAIN_ADDRESS}))[ \t]*'
 ).fullmatch
 _TOKEN = re.compile(
     rf"""(?P<blank>[ \t\r\n]+) | (?P<quoted>{_QUOTED}) | (?P<literal>\[[^\[\]\\\r\n]*\])
@@ -92,6 +93,8 @@ def _normalize_odd_domain(text: str) -> str:
         return _normalize_literal(text)
     name = text.removesuffix(".")
     if not name.isascii():
+        if len(name) > DOMAIN_LIMIT:  # before the work, and what it becomes is not shorter
+            raise AddressError(f"the domain is longer than {DOMAIN_LIMIT} octets")
         if _INVISIBLE(name):
             raise AddressError(f"the domain {text!r} has a character that cannot be seen")
         try:
@@ -191,7 +194,8 @@ def header_mailboxes(value: str) -> list[tuple[str, str]]:
     """The mailboxes of an unfolded From, Sender, To … (RFC 5322 §3.4): (display name without quotes, address as written) each.
 
     Groups give their members, comments are dropped, encoded words are kept. [] for an empty field or group. AddressError if it
-    cannot be read in one way only; a name that holds an unquoted address must repeat the one between the brackets.
+    cannot be read in one way only, or holds more than MAILBOXES_LIMIT; a name that holds an unquoted address must repeat the one
+    between the brackets.
     """
     found = _NAMED(value)
     if found and len(found[3] or found[4]) <= MAILBOX_LIMIT:
@@ -245,6 +249,8 @@ class _List:
         while index < len(self.tokens):
             kind, text = self.tokens[index]
             index += 1
+            if len(self.found) > MAILBOXES_LIMIT:
+                raise AddressError(f"there are more than {MAILBOXES_LIMIT} addresses")
             if kind == ",":
                 self._bare()
                 closed = False
@@ -295,15 +301,14 @@ class _List:
             if "".join(text for _, text in self.phrase).lower() != address.lower():
                 raise AddressError("the name before < has an @; put the name between quotes")
             return address
-        words: list[str] = []
+        words: list[str] = []  # with the blanks between them
         for kind, text in self.phrase:
             if kind == "literal":
                 raise AddressError("the name before < has a bracket; put the name between quotes")
-            if kind == "." and words:
-                words[-1] += text
-            else:
-                words.append(_QUOTED_PAIR.sub(r"\1", text[1:-1]) if kind == "quoted" else text)
-        return " ".join(words)
+            if words and kind != ".":
+                words.append(" ")
+            words.append(_QUOTED_PAIR.sub(r"\1", text[1:-1]) if kind == "quoted" else text)
+        return "".join(words)
 
 
 def _spelled(tokens: list[tuple[str, str]]) -> str:

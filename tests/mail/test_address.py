@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpplus.mail.address import AddressError, header_mailboxes, normalize_domain, parse_mailbox, parse_path
+from smtpplus.mail.address import MAILBOXES_LIMIT, AddressError, header_mailboxes, normalize_domain, parse_mailbox, parse_path
 
 _ATEXT = "abcXYZ019!#$%&'*+/=?^_`{|}~-"
 _atoms = st.lists(st.text(_ATEXT, min_size=1, max_size=8), min_size=1, max_size=3).map(".".join)
@@ -128,6 +128,27 @@ def test_a_domain_has_one_normal_form(text: str, normal: str) -> None:
     """A14: case, the final dot and U-labels make no difference between domains."""
     assert normalize_domain(text) == normal
     assert normalize_domain(normal) == normal
+
+
+def test_a_field_has_so_many_mailboxes() -> None:
+    """Parsing each costs time, so a field holds MAILBOXES_LIMIT of them at most, in groups or not."""
+    some = ",".join(["a@ü.de"] * MAILBOXES_LIMIT)
+    assert len(header_mailboxes(some)) == MAILBOXES_LIMIT
+    for value in (some + ",b@b.com,c@b.com", f"g:{some},b@b.com,c@b.com;", some + ", <b@b.com>, b"):
+        with pytest.raises(AddressError, match=f"more than {MAILBOXES_LIMIT} addresses"):
+            header_mailboxes(value)
+
+
+def test_blanks_before_nothing_are_looked_at_once() -> None:
+    """Half a million blanks before what is no address are one pass: looking at them from each anew would take minutes."""
+    with pytest.raises(AddressError, match="no @"):
+        header_mailboxes(" " * 500_000 + "x")
+
+
+def test_dots_in_a_name_stay() -> None:
+    """RFC 5322 §4.1: dots in an unquoted name, however many, belong to the word before them."""
+    dots = "." * 100_000
+    assert header_mailboxes(f"A{dots} B. C .D <a@b.com>") == [(f"A{dots} B. C. D", "a@b.com")]
 
 
 @pytest.mark.parametrize("text", ["", ".", "a..b", "a b", "a,b", "a;b", "a@b", "xn--ü.de", "ü" * 70 + ".de", ".a.com", "[]", "a." * 130])
