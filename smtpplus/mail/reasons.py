@@ -125,6 +125,14 @@ BARE_LINE_END = _reason(
     "that reads it differently (SMTP smuggling), so such a message is refused whole.",
     "end every line with CRLF",
 )
+NUL_OCTET = _reason(
+    "nul_octet",
+    "550 5.6.0",
+    "The message has a NUL octet",
+    "Neither 7-bit nor 8-bit content may have one (RFC 2045 §2.7, §2.8). Servers that drop it would find the end of the data where it is "
+    "not, and take the rest for commands (SMTP smuggling).",
+    "send it with quoted-printable or base64",
+)
 BAD_MAILBOX = _reason(
     "bad_mailbox", "501 5.1.7", "The sender address is not valid: {cause}", "MAIL FROM has no address as RFC 5321 §4.1.2 writes it."
 )

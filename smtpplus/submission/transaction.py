@@ -186,6 +186,8 @@ class Transaction:
             raise reasons.TOO_LARGE.refusal(limit=str(self._limit))
         if source.bare:
             raise reasons.BARE_LINE_END.refusal()
+        if b"\0" in clear:
+            raise reasons.NUL_OCTET.refusal()
         if self._line is not None:
             self._line = _unfinished_line(self._line + clear)
         if not self._eight_bit and not clear.isascii():

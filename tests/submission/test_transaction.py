@@ -128,10 +128,21 @@ class TransactionTests(SessionCase):
         self.assertTrue(self.spool.kept[0].content.isascii())
 
     @inlineCallbacks
-    def test_octets_that_are_no_text_pass_in_the_body(self) -> Any:
-        """RFC 5321 §4.1.1.4: NUL and control characters are discouraged in a body, not forbidden: they pass, as through Postfix."""
+    def test_a_nul_refuses_the_message(self) -> Any:
+        """RFC 2045 §2.7, §2.8: a NUL in the body is 550 after the end of data: a next hop that drops it would read CRLF.CRLF before it."""
         self.serve()
-        odd = MESSAGE + bytes(octet for octet in range(256) if octet not in b"\r\n") + b"\r\n"
+        smuggled = b".\r\nMAIL FROM:<evil@example.org>\r\nRCPT TO:<v@example.net>\r\nDATA\r\nFrom: evil@example.org\r\n\r\n"
+        messages = [MESSAGE + body for body in (b"\0" + smuggled, b"\0" * 300 + smuggled, b"a\0\r\n", b"x\r\n" * 200_000 + b"\0\r\n")]
+        codes = yield self.submitted(*messages)
+        self.assertEqual(codes, ["550 5.6.0"] * len(messages) + ["250 2.0.0"])
+        self.assertEqual((self.spool.kept, [intake.aborted for intake in self.spool.intakes]), ([], [True]))
+        self.assertEqual({event.reason for event in self.stated(Refused)}, {"nul_octet"})
+
+    @inlineCallbacks
+    def test_control_characters_pass_in_the_body(self) -> Any:
+        """RFC 5321 §4.1.1.4: they are discouraged in a body, not forbidden: they pass, as through Postfix."""
+        self.serve()
+        odd = MESSAGE + bytes(octet for octet in range(1, 256) if octet not in b"\r\n") + b"\r\n"
         codes = yield self.submitted(odd)
         self.assertEqual(codes, ["250 2.0.0"] * 2)
         self.assertEqual(self.spool.kept[0].content.partition(b"\r\n\r\n")[2], odd.partition(b"\r\n\r\n")[2])
