@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
 
 NOW = 1_800_000_000.0
+_METRIC = re.compile(r"\b(?:smtpplus|process)_\w+")
 
 
 class MeasuresTests(TestCase):
@@ -89,6 +92,18 @@ class MeasuresTests(TestCase):
         }
         self.assertEqual({key: found[key] for key in expected}, expected)
         self.assertGreater(found["process_resident_memory_bytes",], 0)
+
+    @inlineCallbacks
+    def test_the_dashboard_asks_for_what_there_is(self) -> Any:
+        """C9: every metric that etc/grafana-smtpplus.json draws is on the page."""
+        page = yield self.measures.read()
+        families = {
+            f"{family.name}{end}" for family in text_string_to_metric_families(page) for end in ("", "_total", "_sum", "_count", "_bucket")
+        }
+        dashboard = json.loads((Path(events.__file__).parents[1] / "etc" / "grafana-smtpplus.json").read_text())
+        asked = {name for panel in dashboard["panels"] for target in panel["targets"] for name in _METRIC.findall(target["expr"])}
+        self.assertGreater(len(asked), 20)
+        self.assertEqual(asked - families, set())
 
     @inlineCallbacks
     def test_cardinality_is_bounded(self) -> Any:
