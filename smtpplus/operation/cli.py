@@ -36,6 +36,7 @@ COMMANDS = {  # name: module and attribute
     "sender": "smtpplus.operation.senders:sender",
     "status": "smtpplus.operation.status:status",
     "stats": "smtpplus.operation.stats:stats",
+    "top": "smtpplus.operation.top:top",
     "user": "smtpplus.operation.users:user",
     "who-may-send": "smtpplus.operation.checks:who_may_send",
 }
