@@ -23,6 +23,7 @@ from smtpplus.mail.reasons import Reason, Refusal
 ENVELOPE = "envelope sender"
 FROM = "header field From"
 SENDER = "header field Sender"
+RESENT = ("header field Resent-From", "header field Resent-Sender")
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -71,32 +72,49 @@ def inactive(user: User) -> Reason:
 
 
 def authorize_message(
-    user: User, sender: str, from_fields: Sequence[str], sender_fields: Sequence[str] = (), *, require_verified: bool
+    user: User,
+    sender: str,
+    from_fields: Sequence[str],
+    sender_fields: Sequence[str] = (),
+    *,
+    require_verified: bool,
+    resent: tuple[Sequence[str], Sequence[str]] = ((), ()),
 ) -> Verdict:
-    """Whether `user` may submit a message: its envelope sender, every mailbox of its From, and its Sender (A13, A17).
+    """Whether `user` may submit a message: its envelope sender, every mailbox of its From, its Sender, and who resent it (A13, A17).
 
     The fields are the unfolded values of all From and all Sender fields; there must be one From, and at most one Sender
-    (RFC 5322 §3.6). The first sender that is not authorized decides.
+    (RFC 5322 §3.6). `resent` are those of Resent-From and Resent-Sender: a message may be resent several times (RFC 5322 §3.6.6), and who
+    is named must be authorized as a sender is. The first sender that is not authorized decides.
     """
     verdict = authorize(user, sender, require_verified=require_verified)
     if not verdict.allowed:
         return verdict
     for where, values in ((FROM, from_fields), (SENDER, sender_fields)):
-        mailboxes: list[tuple[str, str]] = []
         if len(values) > 1:
             return _refused(reasons.BAD_FROM, user, "", where, cause=f"it occurs {len(values)} times")
-        try:
-            for value in values:
-                mailboxes = header_mailboxes(value)
-        except AddressError as error:
-            return _refused(reasons.BAD_FROM, user, "", where, cause=str(error))
-        if where == FROM and not mailboxes:
+        if where == FROM and not values:
             return _refused(reasons.NO_FROM, user, "", where)
-        for _, address in mailboxes:
-            if address != sender:  # that one is allowed already
-                verdict = authorize(user, address, require_verified=require_verified, where=where)
-                if not verdict.allowed:
-                    return verdict
+    for where, values in ((FROM, from_fields), (SENDER, sender_fields), *zip(RESENT, resent, strict=True)):
+        for value in values:
+            verdict = _field(user, value, sender, where, require_verified=require_verified)
+            if not verdict.allowed:
+                return verdict
+    return ALLOWED
+
+
+def _field(user: User, value: str, sender: str, where: str, *, require_verified: bool) -> Verdict:
+    """Whether `user` may write a header field that names who sends. `sender` is the envelope's, and allowed already."""
+    try:
+        mailboxes = header_mailboxes(value)
+    except AddressError as error:
+        return _refused(reasons.BAD_FROM, user, "", where, cause=str(error))
+    if not mailboxes:
+        return _refused(reasons.NO_FROM if where == FROM else reasons.BAD_FROM, user, "", where, cause="it names nobody")
+    for _, address in mailboxes:
+        if address != sender:
+            verdict = authorize(user, address, require_verified=require_verified, where=where)
+            if not verdict.allowed:
+                return verdict
     return ALLOWED
 
 

@@ -239,7 +239,7 @@ class SubmissionDelivery:
         )
 
     def validateHeader(self, sender: str, header: Header) -> None:
-        """Refusal unless every address of From and Sender is the user's to use (A13, A17)."""
+        """Refusal unless every address of From and Sender, and of their Resent- kind, is the user's to use (A13, A17)."""
         if self._reported:
             return  # one message, one alert (A19)
         verdict = authorize_message(
@@ -248,6 +248,7 @@ class SubmissionDelivery:
             header.values("from"),
             header.values("sender"),
             require_verified=self._effective.require_verified,
+            resent=(header.values("resent-from"), header.values("resent-sender")),
         )
         self._judge(verdict, sender)
 

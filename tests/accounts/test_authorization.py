@@ -159,6 +159,8 @@ def test_null_reverse_path() -> None:
         ([""], [], reasons.NO_FROM, "no From"),
         (["undisclosed:;"], [], reasons.NO_FROM, "no From"),
         (["x@a.com <y@a.com"], [], reasons.BAD_FROM, "header field From cannot be read"),
+        (["x@a.com"], [""], reasons.BAD_FROM, "header field Sender cannot be read: it names nobody"),
+        (["x@a.com"], ["nobody:;"], reasons.BAD_FROM, "header field Sender cannot be read: it names nobody"),
     ],
 )
 def test_header_is_authorized_too(from_fields: list[str], sender_fields: list[str], reason: reasons.Reason | None, said: str) -> None:
@@ -170,6 +172,24 @@ def test_header_is_authorized_too(from_fields: list[str], sender_fields: list[st
         assert (verdict.allowed, verdict.reason) == (False, reason.code)
         assert verdict.refusal is not None
         assert said in verdict.refusal.reply.text
+
+
+@pytest.mark.parametrize(
+    ("resent_from", "resent_sender", "reason", "said"),
+    [
+        (["x@a.com", "z@c.com, y@a.com"], ["y@a.com"], "", ""),
+        (["x@a.com", "v@form.net"], [], "domain_not_authorized", "header field Resent-From v@form.net"),
+        (["x@a.com"], ["v@form.net"], "domain_not_authorized", "header field Resent-Sender v@form.net"),
+        ([""], [], "bad_from", "header field Resent-From cannot be read: it names nobody"),
+        (["x@a.com"], ["<"], "bad_from", "header field Resent-Sender cannot be read"),
+    ],
+)
+def test_who_resends_is_authorized_too(resent_from: list[str], resent_sender: list[str], reason: str, said: str) -> None:
+    """A13, RFC 5322 §3.6.6: a message may be resent several times; whoever is said to have done it must be authorized."""
+    resent = (resent_from, resent_sender)
+    verdict = authorize_message(user("a.com", "z@c.com"), "x@a.com", ["x@a.com"], require_verified=True, resent=resent)
+    assert verdict.reason == reason
+    assert verdict.refusal is None or said in verdict.refusal.reply.text
 
 
 def test_envelope_sender_decides_first() -> None:

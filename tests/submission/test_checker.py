@@ -73,6 +73,20 @@ class SenderTests(SessionCase):
         self.assertEqual([event.reason for event in self.stated(Refused)], ["domain_not_authorized"] * 5)
 
     @inlineCallbacks
+    def test_who_resends_is_checked(self) -> Any:
+        """A13, RFC 5322 §3.6.6: Resent-From and Resent-Sender must be authorized, for each time; a Sender must name somebody."""
+        self.serve()
+        own = b"Resent-From: other@a.com\r\nResent-Sender: app@a.com\r\n"
+        replies = yield self.submitted(
+            ("app@a.com", message("app@a.com", own)),
+            ("app@a.com", message("app@a.com", own + b"Resent-From: visitor@b.com\r\n")),
+            ("app@a.com", message("app@a.com", b"Resent-Sender: visitor@b.com\r\n" + own)),
+            ("app@a.com", message("app@a.com", b"Sender:\r\n")),
+        )
+        self.assertEqual([status(reply) for reply in replies], ["250 2.0.0", "550 5.7.1", "550 5.7.1", "550 5.6.0"])
+        self.assertEqual([event.reason for event in self.stated(Refused)], ["domain_not_authorized"] * 2 + ["bad_from"])
+
+    @inlineCallbacks
     def test_two_from_fields_are_refused(self) -> Any:
         """RFC 5322 §3.6: of two From fields nobody knows which one a mail client shows."""
         self.serve()
