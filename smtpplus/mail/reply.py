@@ -14,6 +14,8 @@ import msgspec
 
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\U0010ffff]+")
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)")  # RFC 3463 §2, RFC 2034 §4
+PEER_LIMIT = 1_000  # characters of a peer's text that are kept: two lines of RFC 5321 §4.5.3.1.5, for each recipient
+ELLIPSIS = "..."
 LINE_LIMIT = 512  # octets of a reply line with its CRLF, RFC 5321 §4.5.3.1.5
 
 
@@ -75,11 +77,16 @@ def printable(text: str) -> str:
 
 
 def from_peer(code: int, lines: list[bytes]) -> Reply:
-    """A peer's reply: `lines` are the texts behind the code, octets as received. Never raises; odd octets become printable."""
+    """A peer's reply: `lines` are the texts behind the code, octets as received. Never raises; odd octets become printable.
+
+    Of a text over PEER_LIMIT characters the beginning is kept, with an ellipsis: every recipient has a reply of its own, which goes into
+    log, database and notification.
+    """
     texts = [line.decode("utf-8", "backslashreplace") for line in lines]
     enhanced = ""
     found = _ENHANCED.match(texts[-1]) if texts else None
     if found and found[1][0] == str(code)[0]:
         enhanced = found[1]
         texts = [text[len(enhanced) :].lstrip(" ") if text.startswith(enhanced) else text for text in texts]
-    return Reply(code, enhanced, "\n".join(printable(text) for text in texts))
+    text = "\n".join(printable(text) for text in texts)
+    return Reply(code, enhanced, text if len(text) <= PEER_LIMIT else text[: PEER_LIMIT - len(ELLIPSIS)] + ELLIPSIS)

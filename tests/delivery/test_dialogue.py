@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpplus.delivery.dialogue import LINE_LIMIT, LINES_LIMIT, Dialogue
+from smtpplus.delivery.dialogue import LINE_LIMIT, LINES_KEPT, LINES_LIMIT, OFFER_KEPT, Dialogue
 from smtpplus.delivery.terms import Credentials, Proposal, Step, Terms
 
 PLAIN = Terms("us.example")
@@ -244,6 +244,33 @@ def test_nonsense_breaks_the_session(said: bytes, size: int) -> None:
     assert steps[-1] is Step.BROKEN
     assert dialogue.fault is not None
     assert (dialogue.fault.reason.code, dialogue.replies) == ("peer_broke_protocol", [None])
+
+
+@pytest.mark.parametrize("size", [7, 1_000_000])
+def test_of_long_replies_little_is_kept(size: int) -> None:
+    """What a session holds does not grow with what the peer says within the limits: neither verdicts nor extensions."""
+    offers = "".join(f"S: 250-X{number} {'y' * 1900}\n" for number in range(250)) + "S: 250 PIPELINING"
+    dialogue = ready(offers=offers)
+    assert dialogue.pipelining
+    assert sum(map(len, dialogue.extensions.values())) <= LINES_KEPT * OFFER_KEPT
+    begun(*(f"{number}@x" for number in range(50)), dialogue=dialogue)
+    refused = b"550-5.1.1 " + b"n" * 2000 + b"\r\n"
+    said = b"250 ok\r\n" + (refused * 250 + b"550 5.1.1 no\r\n") * 50 + b"503 nobody\r\n"
+    for place in range(0, len(said), size):
+        held = sum(map(len, dialogue._lines)) + len(dialogue._buffer)
+        assert held <= (LINES_KEPT + 1) * LINE_LIMIT + size
+        step = dialogue.receive(said[place : place + size])
+    assert step is Step.DONE
+    assert [(reply.code, reply.enhanced, len(reply.text)) for reply in dialogue.replies if reply] == [(550, "5.1.1", 1000)] * 50
+
+
+def test_first_and_last_lines_are_kept() -> None:
+    """Of a reply of many short lines the end is kept too, and an ellipsis says what is missing."""
+    dialogue = begun()
+    dialogue.receive(b"".join(b"550-%d\r\n" % number for number in range(200)) + b"550 end\r\n503 nobody\r\n")
+    [reply] = dialogue.replies
+    assert reply is not None
+    assert reply.text.split("\n") == [*map(str, range(LINES_KEPT - 2)), "...", "end"]
 
 
 def test_an_endless_line_is_not_collected() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpplus.mail.reply import LINE_LIMIT, Outcome, Reply, from_peer, printable
+from smtpplus.mail.reply import LINE_LIMIT, PEER_LIMIT, Outcome, Reply, from_peer, printable
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,16 @@ def test_a_peer_with_an_enhanced_code() -> None:
 def test_what_is_no_enhanced_code_stays_text(line: bytes) -> None:
     """A code of another class, or of no such form, is text: permanence is the reply code's alone."""
     assert from_peer(550, [line]) == Reply(550, "", line.decode())
+
+
+@pytest.mark.parametrize("line", [b"x" * 2000, b"\xff" * 2000, "\U0001f600".encode() * 1100, b"a b " * 500])
+@pytest.mark.parametrize("lines", [1, 2, 250])
+def test_of_a_peers_text_little_is_kept(line: bytes, lines: int) -> None:
+    """A text over PEER_LIMIT characters keeps its beginning, and says that it was longer."""
+    reply = from_peer(550, [b"5.1.1 " + line] * lines)
+    assert (reply.enhanced, len(reply.text)) == ("5.1.1", PEER_LIMIT)
+    assert reply.text.endswith("...")
+    assert from_peer(550, [b"x" * PEER_LIMIT]).text == "x" * PEER_LIMIT
 
 
 @given(st.integers(200, 599), st.lists(st.binary(max_size=60), max_size=4))
