@@ -42,6 +42,14 @@ class StoppedTransfer(msgspec.Struct, frozen=True):
     cause: str
 
 
+class OverRate(msgspec.Struct, frozen=True):
+    """A user or a destination whose mail waits because a rate or quota is used up."""
+
+    kind: str  # user | destination
+    name: str
+    until: float  # seconds since the epoch
+
+
 class Standing(msgspec.Struct, frozen=True):
     """What only memory knows."""
 
@@ -52,6 +60,7 @@ class Standing(msgspec.Struct, frozen=True):
     destinations_backing_off: int = 0
     stopped: tuple[StoppedTransfer, ...] = ()
     preempting: int | None = None  # nothing below this level starts, as urgent mail is ready or running
+    over_rate: tuple[OverRate, ...] = ()
 
 
 class Row(msgspec.Struct, frozen=True):
