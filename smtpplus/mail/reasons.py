@@ -300,6 +300,13 @@ INACTIVE_UNVERIFIED = _reason(
     "The user exists but is not active, and none of their senders is verified.",
     "verify one with `smtpplus sender verify`, where senders must be verified; then `smtpplus user activate` lets the user in",
 )
+PASSWORD_CHANGED = _reason(
+    "password_changed",
+    "535 5.7.8",
+    LOGIN_FAILED.text,
+    "The session logged in with a password that was reset since; what it knew is good for no more mail.",
+    "log in anew with the new password",
+)
 AUTH_CANCELLED = _reason("auth_cancelled", "501 5.7.0", "Authentication cancelled", "The client sent `*` (RFC 4954 §4).")
 AUTH_MALFORMED = _reason(
     "auth_malformed",
@@ -521,6 +528,13 @@ CONTENT_LOST = _reason(
 )
 MAILDIR_FAILED = _reason(
     "maildir_failed", "451 4.2.0", "The message could not be written to {peer}: {cause}", "The file system refused. It is tried again."
+)
+NO_MAILDIR = _reason(
+    "no_maildir",
+    "550 5.1.1",
+    "There can be no mailbox for this recipient: {cause}",
+    "The Maildir of a route with placeholders is named after the recipient, and the file system takes no such name. It would never succeed.",
+    "check the recipient address",
 )
 EXPIRED = _reason(
     "expired",

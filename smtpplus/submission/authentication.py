@@ -133,6 +133,11 @@ class Authentication(Admission):
         self.delivery = adapted(delivery)
         self._state |= SENDER
 
+    @property
+    def logged_in(self) -> bool:
+        """Whether the client has shown a password."""
+        return self._state & LOGGED_IN != 0
+
     def trust(self) -> Deferred[None]:
         """Let a client from a trusted network in as `trusted_as`."""
         login: Deferred[Any] = self.portal.login(TrustedClient(self.factory.trusted_as), self, IMessageDelivery)

@@ -70,6 +70,10 @@ class Mind(Protocol):
     def protocol_name(self) -> str:
         """How the message comes in, by RFC 3848: "ESMTPSA"."""
 
+    @property
+    def logged_in(self) -> bool:
+        """Whether the client has shown that it knows the password; else its network is trusted."""
+
 
 class ISubmissionDelivery(IMessageDelivery):
     """An IMessageDelivery that also knows the user and reads headers."""
@@ -211,11 +215,16 @@ class SubmissionDelivery:
         return self._directory.effective(user).message_size
 
     def validateFrom(self, helo: Hello, origin: smtp.Address) -> smtp.Address:
-        """`origin` if the user may use it as envelope sender; else Refusal. User and settings are looked at anew for each message (A7)."""
+        """`origin` if the user may use it as envelope sender; else Refusal. User and settings are looked at anew for each message (A7).
+
+        A password that was reset ends what the old one began.
+        """
         user = self._directory.current(self._user)
         if user is None or not user.active:
             reason = reasons.UNKNOWN_USER if user is None else inactive(user)
             raise Refusal(reasons.AUTH_REQUIRED.reply(), reason.code)
+        if user.password != self._user.password and (self._mind is None or self._mind.logged_in):
+            raise Refusal(reasons.AUTH_REQUIRED.reply(), reasons.PASSWORD_CHANGED.code)
         self._user = user
         self._effective = self._directory.effective(user)
         self._reported = False

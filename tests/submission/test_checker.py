@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import time
 from typing import Any
@@ -16,7 +17,8 @@ from twisted.mail.interfaces import IMessageDelivery
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from smtpplus.accounts import store
+from smtpplus.accounts import passwords, store
+from smtpplus.accounts.directory import POLL
 from smtpplus.config import Configuration, Listen, Senders
 from smtpplus.events import Accepted, AuthenticationFailed, Events, Refused, WouldRefuse
 from smtpplus.storage.engine import create_engine
@@ -138,6 +140,57 @@ class SenderTests(SessionCase):
         self.assertEqual(codes, ["530 5.7.0", "250", "535 5.7.8"])
         self.assertEqual(self.stated(Refused)[-1].reason, "inactive_user")
         self.assertEqual(self.stated(AuthenticationFailed)[-1].reason, "inactive_user")
+
+    def reset_password(self, password: str) -> None:
+        """As the command line does."""
+        engine = create_engine(self.url)
+        with engine.begin() as connection:
+            store.set_password(connection, "app", passwords.hash_password(password), now=2.0)
+        engine.dispose()
+
+    @inlineCallbacks
+    def test_a_password_that_was_reset_is_good_for_no_more_mail(self) -> Any:
+        """A7: after the directory's next look, MAIL in a session that logged in with the old password is refused; the new one lets in, and
+        keeps what it let in."""
+        self.serve()
+
+        def dialog() -> list[str]:
+            client = self.logged_in()
+            self.reset_password("another")
+            for _ in range(90):
+                (code,) = client.codes("MAIL FROM:<app@a.com>")
+                if code != "250 2.1.0":
+                    break
+                client.codes("RSET")
+                time.sleep(0.05)
+            other = Client(self.port)
+            codes = [code, *client.codes("MAIL FROM:<app@a.com>")]
+            login = base64.b64encode(b"\0app\0another").decode()
+            codes += other.codes("EHLO client.example", f"AUTH PLAIN {login}", "MAIL FROM:<app@a.com>")
+            client.close()
+            other.close()
+            return codes
+
+        codes = yield self.during(dialog)
+        self.assertEqual(codes, ["530 5.7.0", "530 5.7.0", "250", "235 2.7.0", "250 2.1.0"])
+        self.assertEqual({event.reason for event in self.stated(Refused)}, {"password_changed"})
+
+    @inlineCallbacks
+    def test_a_trusted_network_needs_no_password_and_loses_none(self) -> Any:
+        """`trusted_networks`: whoever gave no password is not concerned by a new one."""
+        self.serve(Listen(trusted_networks=(ipaddress.ip_network("127.0.0.0/8"),), trusted_as="app"))
+
+        def dialog() -> list[str]:
+            client = Client(self.port)
+            codes = client.codes("EHLO client.example", "MAIL FROM:<app@a.com>", "RSET")
+            self.reset_password("another")
+            time.sleep(2 * POLL)
+            codes += client.codes("MAIL FROM:<app@a.com>")
+            client.close()
+            return codes
+
+        codes = yield self.during(dialog)
+        self.assertEqual(codes, ["250", "250 2.1.0", "250 2.0.0", "250 2.1.0"])
 
     @inlineCallbacks
     def test_the_users_priority_is_the_default(self) -> Any:
