@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Table, delete, func, insert, select, update
 
 from smtpplus.observation import letters
 from smtpplus.observation.letters import Told
 from smtpplus.observation.problems import MODES, Facts, Mode, Problem, default_mode
-from smtpplus.storage.schema import alert_settings, problems, users
+from smtpplus.storage.schema import alert_settings, lists, problems, users
 
 QUIET = 86_400.0  # seconds
 DIFFERENT = 200  # problems of one kind and list
@@ -59,6 +59,8 @@ class Settings:
 
     def __init__(self, connection: Connection) -> None:
         s = alert_settings
+        self._connection = connection
+        self._known: dict[tuple[str, str], tuple[str, ...] | None] = {}
         self.values = {(row.list, row.kind): row.value for row in connection.execute(select(s.c.list, s.c.kind, s.c.value))}
 
     def mode(self, list_: str, kind: str) -> Mode:
@@ -70,16 +72,31 @@ class Settings:
                     return mode
         return default_mode(kind)
 
-    def to(self, list_: str, default: tuple[str, ...]) -> tuple[str, ...]:
-        """Addresses for a list."""
-        for key in ((list_, "to"), ("", "to")):
-            if key in self.values:
-                return tuple(address.strip() for address in self.values[key].split(";") if address.strip())
+    def to(self, list_: str, user: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        """Addresses: those that the user has, else the list, else `default`, the server's."""
+        for table, name in ((users, user), (lists, list_)):
+            found = self._addresses(table, name) if name else None
+            if found is not None:
+                return found
         return default
+
+    def _addresses(self, table: Table, name: str) -> tuple[str, ...] | None:
+        """What the settings of a user or list say of addresses; None if they say nothing."""
+        key = (table.name, name)
+        if key not in self._known:
+            text = self._connection.execute(select(table.c.settings).where(table.c.name == name)).scalar()
+            self._known[key] = msgspec.json.decode(text, type=_Addressed).alerts if text else None
+        return self._known[key]
+
+
+class _Addressed(msgspec.Struct, frozen=True):
+    """What is wanted here of accounts' settings, which are JSON."""
+
+    alerts: tuple[str, ...] | None = None
 
 
 def configure(connection: Connection, list_: str, kind: str, value: str) -> None:
-    """Set, or with "inherit" take back, what a list ("": the server) wants for a kind, "*" or "to"."""
+    """Set, or with "inherit" take back, what a list ("": the server) wants for a kind or "*"."""
     s = alert_settings
     connection.execute(delete(s).where(s.c.list == list_, s.c.kind == kind))
     if value != "inherit":
@@ -90,11 +107,11 @@ def record(connection: Connection, signs: Iterable[Signs], terms: Terms, now: fl
     """Count `signs`, and tell what is new."""
     signs = list(signs)
     settings = Settings(connection)
-    lists = _lists(connection, {each.problem.user for each in signs if each.problem.list is None})
+    found = _lists(connection, {each.problem.user for each in signs if each.problem.list is None})
     sent: list[Sent] = []
     for each in signs:
         problem = each.problem
-        list_ = lists.get(problem.user, "") if problem.list is None else problem.list
+        list_ = found.get(problem.user, "") if problem.list is None else problem.list
         mode = settings.mode(list_, problem.kind)
         if mode == "off":
             continue
@@ -102,32 +119,24 @@ def record(connection: Connection, signs: Iterable[Signs], terms: Terms, now: fl
         if mode == "now" and (row.told == 0 or not terms.digest):
             count = row.count - row.told if not terms.digest else 1  # with a digest, the others are told there
             told = _told(row, count, row.told + count)
-            sent.append(_tell(connection, [told], settings.to(list_, terms.to), terms, now, digest=False))
+            sent.append(_tell(connection, [told], settings.to(list_, told.facts.user, terms.to), terms, now, digest=False))
             _mark(connection, row, row.told + count, now)
     return sent
 
 
 def digests(connection: Connection, terms: Terms, now: float) -> list[Sent]:
-    """Tell what was counted and is due to be told, one digest for each list; forget what is over."""
+    """Tell what was counted and is due to be told, one digest for each list and its addresses; forget what is over."""
     settings = Settings(connection)
     told_at = func.max(_P.told_at, _P.first_at) if connection.dialect.name == "sqlite" else func.greatest(_P.told_at, _P.first_at)
     query = select(problems).where(_P.count > _P.told, told_at <= now - terms.digest).order_by(_P.list, _P.count.desc())
-    due: dict[str, list[Row[Any]]] = {}
+    due: dict[tuple[str, tuple[str, ...]], list[Told]] = {}
     for row in connection.execute(query).all():
         if settings.mode(row.list, row.kind) != "off":
-            due.setdefault(row.list, []).append(row)
+            count = row._mapping["count"]
+            told = _told(row, count - row.told, count)
+            due.setdefault((row.list, settings.to(row.list, told.facts.user, terms.to)), []).append(told)
         _mark(connection, row, row._mapping["count"], now)
-    sent = [
-        _tell(
-            connection,
-            [_told(row, row._mapping["count"] - row.told, row._mapping["count"]) for row in rows],
-            settings.to(list_, terms.to),
-            terms,
-            now,
-            digest=True,
-        )
-        for list_, rows in due.items()
-    ]
+    sent = [_tell(connection, told, to, terms, now, digest=True) for (_, to), told in due.items()]
     connection.execute(delete(problems).where(_P.last_at < now - max(QUIET, 2 * terms.digest), _P.told >= _P.count))
     return sent
 

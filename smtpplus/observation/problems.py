@@ -63,6 +63,7 @@ class Facts(msgspec.Struct, frozen=True):
     why: str
     remedy: str
     reference: str = ""  # what `explain` takes
+    user: str = ""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -97,7 +98,7 @@ def _refused(event: events.Refused | events.WouldRefuse) -> Problem:
     reference = getattr(event, "reference", "")
     host = event.client.rpartition(":")[0]
     who = f"user {event.user} at {host}" if event.user else f"a client at {host}"
-    facts = Facts(who, f"mail from {sender} was refused{let_through}", event.reply, _remedy(event.reason), reference)
+    facts = Facts(who, f"mail from {sender} was refused{let_through}", event.reply, _remedy(event.reason), reference, event.user)
     return Problem(event.reason, None if event.user else "", event.user, f"{event.user or host} {event.sender}{let_through}"[:400], facts)
 
 
@@ -105,12 +106,14 @@ def _login(event: events.AuthenticationFailed) -> Problem:
     host = event.client.rpartition(":")[0]
     why = REASONS[event.reason].explanation if event.reason in REASONS else event.reason
     what = f"the login failed ({event.mechanism}, port {event.port})"
-    facts = Facts(f"user {event.user} at {host}", what, why, _remedy(event.reason), event.reference)
+    facts = Facts(f"user {event.user} at {host}", what, why, _remedy(event.reason), event.reference, event.user)
     return Problem(event.reason, None, event.user, f"{event.user} at {host}", facts)
 
 
 def _failed(event: events.Failed) -> Problem:
-    facts = Facts(f"user {event.user}", f"mail to {event.recipient} failed for good", event.reply, _remedy(event.reason), event.id)
+    facts = Facts(
+        f"user {event.user}", f"mail to {event.recipient} failed for good", event.reply, _remedy(event.reason), event.id, event.user
+    )
     return Problem(event.reason, event.list, event.user, f"{event.user} to {event.destination}", facts)
 
 
@@ -118,7 +121,9 @@ def _bounced(event: events.Bounced) -> Problem | None:
     if event.kind == "delivered":
         return None
     kind = "bounce" if event.kind == "failed" else "delay"
-    facts = Facts(f"user {event.user}", f"{event.to} was told about message {event.id}", MORE[kind][0], "see smtpplus explain", event.id)
+    facts = Facts(
+        f"user {event.user}", f"{event.to} was told about message {event.id}", MORE[kind][0], "see smtpplus explain", event.id, event.user
+    )
     return Problem(kind, event.list, event.user, f"{event.user} {event.to}", facts)
 
 

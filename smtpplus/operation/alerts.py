@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -54,13 +54,13 @@ def list_alerts(operation: Operation, list_: str | None, as_json: bool) -> None:
 @click.argument("kind", required=False)
 @click.argument("mode", required=False, type=click.Choice(["off", "now", "digest", "inherit"]))
 @click.option("--list", "list_", metavar="LIST", default="", help="For this list; else for the server.")
-@click.option("--to", metavar="ADDRESSES", help='Who gets alerts, separated by ";"; "inherit" takes it back.')
 @_json
 @click.pass_obj
-def settings(operation: Operation, /, *, kind: str | None, mode: str | None, list_: str, to: str | None, as_json: bool) -> None:
+def settings(operation: Operation, /, *, kind: str | None, mode: str | None, list_: str, as_json: bool) -> None:
     """Show the settings, or set how a KIND (or "*" for all) is told: off, now (at once), digest, inherit.
 
-    What a list does not set is the server's; what the server does not set is the default.
+    What a list does not set is the server's; what the server does not set is the default. Addresses are set by `smtpplus list edit
+    NAME --alerts`, `smtpplus user edit NAME --alerts`, and by [alerts] in the configuration.
     """
     from smtpplus.observation import desk
     from smtpplus.observation.problems import all_kinds
@@ -69,13 +69,11 @@ def settings(operation: Operation, /, *, kind: str | None, mode: str | None, lis
         raise click.UsageError("Name a kind and how it is told: off, now, digest or inherit.")
     if kind is not None and kind != "*" and kind not in all_kinds():
         raise click.UsageError(f"{kind!r} is no kind; smtpplus alerts settings lists them.")
-    with operation.transaction(reading=kind is None and to is None) as connection:
+    with operation.transaction(reading=kind is None) as connection:
         _known(connection, list_)
         if kind is not None:
             desk.configure(connection, list_.lower(), kind, str(mode))
-        if to is not None:
-            desk.configure(connection, list_.lower(), "to", _addresses(to))
-        if kind is None and to is None:
+        else:
             _show(operation, connection, list_.lower(), as_json)
 
 
@@ -84,7 +82,7 @@ def _show(operation: Operation, connection: Connection, list_: str, as_json: boo
     from smtpplus.observation.problems import all_kinds
 
     found = desk.Settings(connection)
-    addresses = found.to(list_, operation.configuration.alerts.to)
+    addresses = found.to(list_, "", operation.configuration.alerts.to)
     rows = [(kind, found.mode(list_, kind), meaning) for kind, meaning in all_kinds().items()]
     if as_json:
         print_json({"list": list_ or None, "to": list(addresses), "kinds": {kind: mode for kind, mode, _ in rows}})
@@ -112,9 +110,9 @@ def test(operation: Operation, list_: str) -> None:
     configuration, now = operation.configuration, time.time()
     with operation.transaction() as connection:
         _known(connection, list_)
-        to = desk.Settings(connection).to(list_.lower(), configuration.alerts.to)
+        to = desk.Settings(connection).to(list_.lower(), "", configuration.alerts.to)
         if not to:
-            raise Refused("Alerts go to nobody: set addresses with [alerts] to, or smtpplus alerts settings --to.")
+            raise Refused("Alerts go to nobody: set addresses with [alerts] to, or smtpplus list edit NAME --alerts.")
         facts = Facts("you, at the command line", "this is a test", "somebody asked for it", "nothing is to be done")
         told = letters.Told("test", list_, "test", 1, 1, now, now, facts)
         name = f"test.{int(now * 1000):x}"
@@ -132,15 +130,3 @@ def _known(connection: Connection, name: str) -> None:
 
     if name and connection.execute(select(lists.c.name).where(lists.c.name == name.lower())).first() is None:
         raise Refused(f"There is no list {name}; smtpplus list list shows them.")
-
-
-def _addresses(text: str) -> str:
-    from smtpplus.mail.address import AddressError, parse_mailbox
-
-    if text == "inherit":
-        return text
-    try:
-        found: list[Any] = [parse_mailbox(part.strip()).address for part in text.split(";") if part.strip()]
-    except AddressError as error:
-        raise click.UsageError(f"--to: {error}.") from None
-    return "; ".join(found)

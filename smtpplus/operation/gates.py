@@ -1,8 +1,8 @@
 """What a queued recipient waits for now, what happens next and when, and the command that changes it.
 
-The gates in the order in which they are told: a rule, a schedule, an attempt under way (and who stopped it), a retry, and for what may
-go at once a daemon that does not run, a destination that is left alone, urgent mail, the turn. Pure; the queue's own view says the
-state.
+The gates in the order in which they are told: a rule, a schedule, an attempt under way (and who stopped it), a retry, and for what
+may go at once a daemon that does not run, a rate, a destination that is left alone, urgent mail, the turn. Pure; the queue's own
+view says the state.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Gate(msgspec.Struct, frozen=True):
     """Where one recipient waits. `at` is when something happens by itself, seconds since the epoch; None if that is not known."""
 
     recipient: str
-    gate: str  # rule | scheduled | under-way | stopped | retry | daemon | backing-off | preempted | turn
+    gate: str  # rule | scheduled | under-way | stopped | retry | daemon | rate | backing-off | preempted | turn
     text: str
     following: str
     at: float | None
@@ -72,6 +72,11 @@ def _ready(queued: Queued, stands: Standing | None, retry: str, date: Callable[[
         if each.destination == queued.destination:
             text = f"{each.destination} did not answer {each.failures} time(s) in a row and is left alone until {date(each.until)}"
             return Gate(queued.address, "backing-off", text, f"it is tried at {date(each.until)}", each.until, retry)
+    for wait in stands.over_rate:
+        if wait.name == (queued.user if wait.kind == "user" else queued.destination) and not queued.attempts:
+            change = f"smtpplus user edit {wait.name} --rate N" if wait.kind == "user" else "[delivery] rate in the configuration"
+            text = f"the rate or quota of {wait.kind} {wait.name} is used up until {date(wait.until)}"
+            return Gate(queued.address, "rate", text, "it goes then by itself", wait.until, change)
     look = "smtpplus status"
     if stands.preempting is not None and queued.level > stands.preempting:
         text = f"urgent mail goes first: nothing below level {stands.preempting} starts"

@@ -95,6 +95,8 @@ _WORDS: dict[type[Event], Callable[[Any, Callable[[float], str]], str]] = {
     events.Delivered: _delivered,
     events.Deferred: _deferred,
     events.Failed: _failed,
+    events.Lowered: lambda event, _: f"lowered from level {event.asked} to {event.level}: the budget of {event.budget} an hour is spent",
+    events.Scheduled: lambda event, date: f"not to be sent before {date(event.release_at)}",
     events.Bounced: lambda event, _: f"{event.to} is told by the notification {event.dsn} ({event.kind})",
     events.Dropped: lambda event, _: f"{event.recipient} was dropped, as nobody is to be told ({event.reason})",
     events.Cancelled: lambda event, _: f"{event.recipient} was taken out of the queue by {event.who}" + _because(event.reason),

@@ -139,7 +139,10 @@ class AlertTests(TestCase):
     @inlineCallbacks
     def test_settings_by_list_and_kind(self) -> Any:
         """B6: off, at once or in the digest, and to whom, for the server, a list, a kind; the list's word comes first."""
-        yield self.configure(("", "*", "off"), ("news", "domain_not_authorized", "digest"), ("news", "to", "news@a.com; boss@a.com"))
+        yield self.configure(("", "*", "off"), ("news", "domain_not_authorized", "digest"))
+        settings = '{"alerts":["news@a.com","boss@a.com"]}'
+        facts = {"name": "news", "settings": settings, "created_at": 0.0, "changed_at": 0.0}
+        yield self.database.write(lambda connection: connection.execute(insert(schema.lists).values(facts)) and None)
         self.alerts.start()
         self.bus.state(refused())
         self.bus.state(refused(reason="sender_pending"))

@@ -9,7 +9,7 @@ import pytest
 from smtpplus.operation.gates import gate
 from smtpplus.queue.rules import Rule
 from smtpplus.queue.selection import Queued
-from smtpplus.queue.standing import BackingOff, Standing, StoppedTransfer
+from smtpplus.queue.standing import BackingOff, OverRate, Standing, StoppedTransfer
 
 NUMBER = 1_887_436_800_000_000_001
 RULE = Rule(7, "user", "app", "finish", "too much", "root", 1.0, 90.0)
@@ -58,6 +58,14 @@ def queued(**more: Any) -> Queued:
             "queue retry --id",
         ),
         (queued(), None, "daemon", "the daemon does not run", None, "start smtpplus"),
+        (
+            queued(),
+            Standing(1, 0, 0, over_rate=(OverRate("user", "app", 70.0),)),
+            "rate",
+            "the rate or quota of user app is used up until <70.0>",
+            70.0,
+            "smtpplus user edit app --rate N",
+        ),
         (
             queued(),
             Standing(1, 0, 0, (BackingOff("b.com", 60.0, 4, 1),), 1),

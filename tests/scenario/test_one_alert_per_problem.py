@@ -35,7 +35,7 @@ def test_a_storm_of_refusals_is_one_alert_and_one_digest(tmp_path: Path) -> None
         assert f"{STORM} in all" in str(letters[1].get_payload(decode=True))
         (problem,) = [each for each in daemon.cli_json("alerts", "list") if each["kind"] == "domain_not_authorized"]
         assert (problem["count"], problem["told"], problem["list"]) == (STORM, STORM, "default")
-        assert daemon.cli("alerts", "settings", "--list", "default", "--to", "boss@example.net").returncode == 0
+        assert daemon.cli("list", "edit", "default", "--alerts", "boss@example.net").returncode == 0
         assert daemon.cli_json("alerts", "settings", "--list", "default")["to"] == ["boss@example.net"]
         assert daemon.cli("alerts", "test", "--list", "default").returncode == 0
         taken = hop.await_deliveries(lambda taken: len(taken) == 3)
