@@ -291,8 +291,8 @@ alert_settings = Table(
     "alert_settings",
     metadata,
     Column("list", Text, primary_key=True),  # "" for the server
-    Column("kind", Text, primary_key=True),  # "*" for all kinds, "to" for addresses
-    Column("value", Text, nullable=False),  # off | now | digest, or addresses separated by ";"
+    Column("kind", Text, primary_key=True),  # "*" for all kinds
+    Column("value", Text, nullable=False),  # off | now | digest
 )
 
 
