@@ -2,8 +2,8 @@
 
 A notification is ASCII throughout, so that every next hop takes it, and its lines are short: text outside ASCII is encoded, the peer's
 words are made printable and folded. It tells the person what happened and what to do, in the words of mail.reasons, and the program the
-same by status codes. `compose` never raises for anything that came from outside. To whom and whether is not decided here: never to the
-null reverse-path (RFC 5321 §6.1).
+same by status codes. Its size is bounded by DETAILED, NAMED and the limits of replies and headers. `compose` never raises for anything
+that came from outside. To whom and whether is not decided here: never to the null reverse-path (RFC 5321 §6.1).
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ _OPENING = {
 }
 _SAID_BY_PEER = frozenset((PEER_DEFERRED.code, PEER_REFUSED.code, DELIVERED.code))
 _STATUS = {2: "2.0.0", 4: "4.0.0", 5: "5.0.0"}  # RFC 3463 §3.1, where the reply has none
-_LONG_LINE = re.compile(rb"[^\n]{998}").search  # RFC 5322 §2.1.1, without CRLF
+DETAILED = 100  # recipients that are told everything about
+NAMED = 1_000  # recipients that are named, with their status; the others are counted
+DIAGNOSTIC_LIMIT = 2_000  # characters of a Diagnostic-Code in ASCII
+_LONG_LINE = re.compile(rb"(?:\A|\n)[^\n]{998}").search  # RFC 5322 §2.1.1, without CRLF; from line ends only, so that it is one pass
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n|\x00").search
 
 
@@ -123,8 +126,14 @@ def _explanation(report: _Report) -> str:
     sent = _date(report.envelope.received_at)
     lines = [f"This is the mail server {report.reporting_mta}.", "", opening, ""]
     lines += [f"Subject: {_subject(report.header)}", f"Sent: {sent}", f"Queue ID: {queue_id(report.envelope.id)}"]
-    for disposition in report.dispositions:
+    for disposition in report.dispositions[:DETAILED]:
         lines += ["", f"<{disposition.recipient.address}>", *_words(report.kind, disposition)]
+    more = report.dispositions[DETAILED:]
+    if more:
+        lines += ["", f"The same goes for {len(more)} more recipients:"]
+        lines += [f"<{disposition.recipient.address}> {_code(disposition)}" for disposition in more[: NAMED - DETAILED]]
+        if len(report.dispositions) > NAMED:
+            lines.append(f"and {len(report.dispositions) - NAMED} others")
     if report.kind == "delivered":
         lines += ["", "Whether and when it is read is not known here."]
     wrapped = (textwrap.fill(printable(line), 76, subsequent_indent=" " * (len(line) - len(line.lstrip()))) for line in lines)
@@ -171,7 +180,7 @@ def _field(name: str, value: str) -> str:
 
 
 def _folded(name: str, value: str) -> str:
-    ascii_value = printable(value).encode("ascii", "backslashreplace").decode()
+    ascii_value = printable(value).encode("ascii", "backslashreplace").decode()[:DIAGNOSTIC_LIMIT]
     return "\r\n ".join(textwrap.wrap(f"{name}: {ascii_value}", 75, break_on_hyphens=False))
 
 
@@ -197,25 +206,36 @@ def _status(report: _Report) -> bytes:
         _field("Arrival-Date", _date(envelope.received_at)),
         _field("X-Smtpplus-Queue-ID", queue_id(envelope.id)),
     ]
-    groups = [message, *(_recipient(report, disposition) for disposition in report.dispositions)]
+    groups = [message, *(_recipient(report, disposition) for disposition in report.dispositions[:DETAILED])]
+    groups += [_core(report, disposition) for disposition in report.dispositions[DETAILED:NAMED]]
     return "\r\n".join("".join(f"{field}\r\n" for field in group) for group in groups).encode()
 
 
 def _recipient(report: _Report, disposition: Disposition) -> list[str]:
+    """What is known of a recipient."""
     recipient, reply, host = disposition.recipient, disposition.reply, _peer_host(disposition.peer)
     speaker = "smtp" if host and disposition.reason in _SAID_BY_PEER else "x-smtpplus"  # RFC 3464 §2.3.6: whose words these are
     fields = [_field("Original-Recipient", _original(recipient.orcpt))] if recipient.orcpt else []
-    fields += [
-        _field("Final-Recipient", _typed(recipient.address)),
-        _field("Action", _action(report.kind, disposition)),
-        _field("Status", reply.enhanced or _STATUS.get(reply.code // 100, "5.0.0")),
-    ]
+    fields += _core(report, disposition)
     if host:
         fields.append(_field("Remote-MTA", f"dns; {host}"))
     fields += [_folded("Diagnostic-Code", f"{speaker}; {reply}"), _field("Last-Attempt-Date", _date(report.now))]
     if report.kind == "delayed" and report.until is not None:
         fields.append(_field("Will-Retry-Until", _date(report.until)))
     return fields
+
+
+def _core(report: _Report, disposition: Disposition) -> list[str]:
+    """The fields of a recipient that RFC 3464 §2.3 requires."""
+    return [
+        _field("Final-Recipient", _typed(disposition.recipient.address)),
+        _field("Action", _action(report.kind, disposition)),
+        _field("Status", _code(disposition)),
+    ]
+
+
+def _code(disposition: Disposition) -> str:
+    return disposition.reply.enhanced or _STATUS.get(disposition.reply.code // 100, "5.0.0")
 
 
 def _action(kind: Kind, disposition: Disposition) -> str:

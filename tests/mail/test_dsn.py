@@ -217,6 +217,33 @@ def test_nothing_from_outside_breaks_the_report(envid: str, lines: list[bytes], 
     assert len(recipient) == 7
 
 
+def test_its_size_is_bounded() -> None:
+    """However many recipients were refused with however many words: DETAILED are told all about, NAMED by name, the others are counted."""
+    words = ("\U0001f600" * 100 + "x" * 300 + " y" * 2000).encode()
+    number = dsn.NAMED + 50
+    refused = [
+        Disposition(Recipient(f"r{each}@example.net"), from_peer(550, [b"5.1.1 " + words] * 60), _PEER, reasons.PEER_REFUSED.code)
+        for each in range(number)
+    ]
+    octets = _compose(refused)
+    assert len(octets) < dsn.DETAILED * 10_000 + dsn.NAMED * 300
+    message = _read(octets)
+    groups = _groups(message)[1:]
+    assert [group["final-recipient"] for group in groups] == [f"rfc822; r{each}@example.net" for each in range(dsn.NAMED)]
+    assert {(group["action"], group["status"]) for group in groups} == {("failed", "5.1.1")}
+    assert sum("diagnostic-code" in group for group in groups) == dsn.DETAILED
+    text = _text(message)
+    assert f"{number - dsn.DETAILED} more recipients" in text
+    assert f"<r{dsn.NAMED - 1}@example.net> 5.1.1\nand 50 others\n" in text.replace("\r\n", "\n")
+
+
+def test_long_lines_are_found_where_they_are() -> None:
+    """RFC 5322 §2.1.1: a line over 998 octets is not returned as it is, wherever it stands."""
+    for before, length, encoded in ((0, 996, False), (0, 999, True), (3, 996, False), (3, 999, True)):
+        original = _MESSAGE + b"x" * 900 + b"\r\n" * before + (b"y" * length if before else b"y" * (length - 900)) + b"\r\nz\r\n"
+        assert (b"Content-Transfer-Encoding: base64" in _compose(_FAILED, original=original)) == encoded
+
+
 def test_the_original_cannot_end_its_part() -> None:
     """A message that holds a boundary of an earlier notification does not break out of its part."""
     first = _compose(_FAILED)
