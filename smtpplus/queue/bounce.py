@@ -2,7 +2,7 @@
 
 A notification is spooled in the same transaction that settles its cause, so neither is lost without the other. Nobody is
 told about a message with the null reverse-path (RFC 5321 §6.1), nor about a recipient whose NOTIFY does not ask for it
-(RFC 3461 §4.1). Notifications go at level 2.
+(RFC 3461 §4.1). Notifications go at level 2, and never read more of a message than its first piece.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from typing import Literal
 
 from smtpplus.mail import dsn
 from smtpplus.mail.disposition import Disposition
-from smtpplus.mail.envelope import CHUNK, Content, Envelope, Recipient, queue_id
+from smtpplus.mail.envelope import Content, Envelope, Recipient, queue_id
 from smtpplus.mail.header import find_header_end
 
 Kind = Literal["failed", "delayed", "delivered"]
 LEVEL = 2
+# Octets of a message that is returned whole, as bounce_size_limit of Postfix has it; of a larger one only the header, even if RET=FULL asks
+# for more: it may not be held in memory
+RETURN_LIMIT = 50_000
 _KEYWORD = {"failed": "FAILURE", "delayed": "DELAY", "delivered": "SUCCESS"}
 
 
@@ -53,15 +56,10 @@ class Notifier:
         until: float | None = None,
     ) -> None:
         """Call `done` with a notification to `envelope.sender` about `dispositions`; `until` says when a delayed message is given up."""
-        full = envelope.ret == "FULL" or (envelope.ret != "HDRS" and envelope.size <= CHUNK)
-        pieces: list[bytes] = []
+        full = envelope.ret != "HDRS" and envelope.size <= RETURN_LIMIT
 
         def read(octets: bytes | None) -> None:
-            pieces.append(octets or b"")
-            if full and octets is not None and len(pieces) < content.chunks:
-                content.read(len(pieces), read)
-                return
-            original = b"".join(pieces)
+            original = octets or b""
             if not full:
                 end = find_header_end(original)
                 original = original if end < 0 else original[:end]
