@@ -5,11 +5,13 @@ mail readers expect of a Maildir, with Return-Path and Delivered-To in front (RF
 for everything that waits; the reactor only passes pieces, one piece of a message at a time.
 
 `maildir:PATH` is one Maildir. In PATH, `{recipient}`, `{user}` and `{domain}` stand for the recipient's; whatever could leave the
-directory is written as %XX, so that two recipients never share a directory by accident.
+directory is written as %XX, so that two recipients never share a directory by accident. A recipient who cannot have a directory of that
+name is refused for good.
 """
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import time
@@ -203,7 +205,7 @@ class _Job:
             try:
                 drop = self._writer.drop(self._pattern, recipients[number], self._transfer.request.envelope.sender)
             except ValueError as error:
-                self._ended(number, Fault(reasons.MAILDIR_FAILED, str(error)))
+                self._ended(number, Fault(reasons.NO_MAILDIR, str(error)))
                 continue
             self._read(number, drop, 0)
 
@@ -229,7 +231,8 @@ class _Job:
     def _written(self, number: int, drop: _Drop, index: int, last: bool, error: OSError | None) -> None:
         if error is not None:
             self._writer.enqueue((drop, None, False, lambda error: None))
-            self._ended(number, Fault(reasons.MAILDIR_FAILED, error.strerror or str(error)))
+            named = error.errno == errno.ENAMETOOLONG and "{" in self._pattern  # no attempt can succeed
+            self._ended(number, Fault(reasons.NO_MAILDIR if named else reasons.MAILDIR_FAILED, error.strerror or str(error)))
         elif last:
             self._ended(number, DELIVERED)
         else:

@@ -533,7 +533,7 @@ NO_MAILDIR = _reason(
     "no_maildir",
     "550 5.1.1",
     "There can be no mailbox for this recipient: {cause}",
-    "The Maildir of a route with placeholders is named after the recipient, and the file system takes no such name. It would never succeed.",
+    "The Maildir of a route with placeholders is named after the recipient, but cannot have that name. It is not tried again.",
     "check the recipient address",
 )
 EXPIRED = _reason(

@@ -91,14 +91,26 @@ class MaildirTests(DeliveryCase):
         assert len(messages(folder)) == 1
 
     async def test_folders_by_recipient(self) -> None:
-        """Placeholders in the path give each recipient a Maildir; one that cannot be named defers, the others arrive."""
+        """Placeholders in the path give each recipient a Maildir; who cannot be named is refused for good, the others arrive."""
         root = self.folder()
         via = f"maildir:{root}/{{domain}}/{{user}}"
         delivery = self.make(("*", via))
         wanted: Request = request(via, "Ann@A.example", "../x@b.example", f"{'l' * 230}@b.example")
-        found = said(await self.send(delivery, wanted))
-        assert [code for _, code, _ in found] == [250, 250, 451]
+        dispositions = await self.send(delivery, wanted)
+        found = said(dispositions)
+        assert [(code, reason) for _, code, reason in found] == [(250, "delivered")] * 2 + [(550, "no_maildir")]
+        assert str(dispositions[2].reply).startswith("550 5.1.1 There can be no mailbox for this recipient: 'lllll")
         assert sorted(str(path.relative_to(root)) for path in root.glob("*/*")) == ["a.example/ann", "b.example/%2E.%2Fx"]
+
+    async def test_a_path_that_is_too_long_is_final(self) -> None:
+        """A path that is too long by the recipient's name is refused for good; one that is so by itself is the operator's to mend."""
+        deep = self.folder()
+        while len(str(deep)) < 3900:
+            deep /= "d" * 180
+        for pattern, reason in (("{user}/{user}", "no_maildir"), (f"{'e' * 180}/{'f' * 180}", "maildir_failed")):
+            via = f"maildir:{deep}/{pattern}"
+            found = said(await self.send(self.make(("*", via)), request(via, f"{'l' * 150}@b.example")))
+            assert [each for _, _, each in found] == [reason]
 
 
 @pytest.mark.parametrize(
