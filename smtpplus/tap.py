@@ -29,6 +29,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
+from smtpplus.accounts.allowances import load_allowances
 from smtpplus.accounts.directory import Directory
 from smtpplus.accounts.settings import server_settings
 from smtpplus.config import Configuration, ConfigurationError, database_url, load, locate
@@ -158,6 +159,7 @@ class House:
             now=time.time,
             process=os.getpid(),
             events=events,
+            allowances=lambda connection: load_allowances(connection, self._directory.server),
         )
         self._readiness = Readiness()
         measured = {"metrics": metrics(self._observation.measures), "readyz": self._readiness.page()}

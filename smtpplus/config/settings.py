@@ -35,6 +35,7 @@ Duration = Annotated[float, _read(values.duration, 'a string with a time, such a
 TimeSpan = Annotated[float, _read(values.time_span, 'a string with a time, such as "30s" or "5m"')]
 HoldTime = Annotated[float, _read(values.hold_time, 'a string with a time, such as "30d"')]
 MaxPause = Annotated[float, _read(values.pause, 'a string with a time, such as "30s"')]
+Rate = Annotated[tuple[values.Rate, ...], _read(values.rates, 'a string with rates, such as "100/m; 10 MiB/h"')]
 Size = Annotated[int, _read(values.size, 'a string with a size, such as "50 MiB"')]
 Ports = Annotated[tuple[PortRange, ...], _read(values.ports, 'a string with ports, such as "25, 587, 1025-5000"')]
 Interface = Annotated[str, _read(values.interface, "a string with an IP address")]
@@ -115,6 +116,7 @@ class Queue(Struct, frozen=True):
     warn_after: Duration = 14_400.0  # seconds; 0: never
     lifetime: TimeSpan = 432_000.0  # seconds
     history: Duration = 604_800.0  # seconds; 0: none is kept
+    minimum_free: Size = 64 * 1024**2  # octets
 
 
 class Delivery(Struct, frozen=True):
@@ -122,6 +124,7 @@ class Delivery(Struct, frozen=True):
     per_destination: Count = 20
     initial_per_destination: Count = 5  # as Postfix's initial_destination_concurrency
     reserved_for_preempting: CountOrOff = 4  # of `connections`, and fewer than these
+    rate: Rate = ()  # of each destination: amount, seconds and unit; queue.rates
     mx_port: Port = 25
     messages_per_connection: Count = 100
     tls: Literal["none", "opportunistic", "required", "verify"] = "opportunistic"

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
 from smtpplus.mail.address import normalize_domain
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+Rate: TypeAlias = tuple[int, float, Literal["recipients", "octets"]]  # so much in so many seconds
 Endpoint: TypeAlias = tuple[str, int]  # IP address, port
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+_PERIODS = frozenset("mhd")
 _OCTETS = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _DURATION = re.compile(r"\s*(\d{1,9}(?:\.\d{1,6})?)\s*(ms|[smhdw])\s*", re.ASCII)
 _SIZE = re.compile(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([KMG]?i?B)\s*", re.ASCII)
@@ -47,6 +49,22 @@ def duration(text: str) -> float:
         seconds += float(part[1]) * _SECONDS[part[2]]
         at = part.end()
     return seconds
+
+
+def rates(text: str) -> tuple[Rate, ...]:
+    """Amounts, seconds and units in "100/m; 10 MiB/h": recipients, or octets, a minute (m), hour (h) or day (d). "": none."""
+    found: list[Rate] = []
+    for part in text.split(";"):
+        if not part.strip():
+            continue
+        amount, _, period = (piece.strip() for piece in part.partition("/"))
+        if period not in _PERIODS:
+            raise ValueError(f'"{part.strip()}" is no rate; write an amount a minute, hour or day, such as "100/m" or "10 MiB/h"')
+        if amount.isascii() and amount.isdecimal() and int(amount):
+            found.append((int(amount), _SECONDS[period], "recipients"))
+        else:
+            found.append((size(amount), _SECONDS[period], "octets"))
+    return tuple(found)
 
 
 def time_span(text: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
+from sqlalchemy import Connection
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
@@ -16,15 +17,24 @@ from smtpplus.queue.bounce import Notifier
 from smtpplus.queue.entry import EnvelopeIds
 from smtpplus.queue.outbox import Outbox
 from smtpplus.queue.preemption import Preemption
+from smtpplus.queue.rates import Limit, Rates, limited
 from smtpplus.queue.ready import Ready
 from smtpplus.queue.scheduler import Scheduler
 from smtpplus.queue.settlement import Settlement
 from smtpplus.queue.spool import Spool
 from smtpplus.queue.standing import Report
-from smtpplus.queue.watch import Watch
+from smtpplus.queue.watch import Limits, Watch
 from smtpplus.storage.database import Database
 
 CACHE = 64 * 1024 * 1024  # octets of content just accepted that are kept in memory
+
+
+Allowance = tuple[int, int]  # recipients a minute and a day; 0: any number
+Allowances = Callable[[Connection], tuple[dict[str, Allowance], dict[str, Allowance]]]
+
+
+def _no_allowances(_: Connection) -> tuple[dict[str, Allowance], dict[str, Allowance]]:
+    return {}, {}
 
 
 class Queue(msgspec.Struct, frozen=True):
@@ -39,8 +49,7 @@ class Queue(msgspec.Struct, frozen=True):
 
     def start(self) -> Deferred[int]:
         """Put the rules in force, then line up what the database holds. Fires with the number of recipients found."""
-        self.report.start()
-        return self.watch.start().addCallback(lambda _: self.scheduler.start())
+        return self.report.start().addCallback(lambda _: self.watch.start()).addCallback(lambda _: self.scheduler.start())
 
     def stop(self, grace: float) -> Deferred[None]:
         """See Scheduler.stop."""
@@ -57,6 +66,7 @@ def assemble(
     now: Callable[[], float],
     process: int,
     events: Events,
+    allowances: Allowances = _no_allowances,
 ) -> Queue:
     """A queue over `database` that sends by `agent`. `destination` says for a domain what groups it; `process` goes into ids."""
     levels = frozenset(configuration.priority.preempting_levels)
@@ -78,6 +88,8 @@ def assemble(
         now=now,
         events=events,
     )
+    limits = configuration.limits
+    rates = Rates(limited(limits.rate, limits.quota), [Limit(amount, seconds, unit) for amount, seconds, unit in delivery.rate])
     scheduler = Scheduler(
         database=database,
         spool=spool,
@@ -93,6 +105,7 @@ def assemble(
         ),
         preemption=Preemption(levels=levels, max_pause=configuration.priority.max_pause, clock=clock, now=now, events=events),
         settlement=settlement,
+        rates=rates,
         schedule=settings.retry,
         connections=delivery.connections,
         reserved=delivery.reserved_for_preempting,
@@ -101,6 +114,18 @@ def assemble(
         events=events,
     )
     outbox = Outbox(database=database, spool=spool, new_id=new_id, clock=clock, now=now, events=events)
-    watch = Watch(database=database, scheduler=scheduler, lifetime=settings.lifetime, clock=clock, now=now, events=events)
-    report = Report(database=database, standing=scheduler.standing, clock=clock, now=now)
+    watch = Watch(
+        database=database, scheduler=scheduler, limits=_limits(allowances), lifetime=settings.lifetime, clock=clock, now=now, events=events
+    )
+    report = Report(database=database, standing=scheduler.standing, rates=rates, clock=clock, now=now)
     return Queue(spool, scheduler, new_id, outbox, watch, report)
+
+
+def _limits(allowances: Allowances) -> Limits:
+    """What `allowances` tells, as limits."""
+
+    def load(connection: Connection) -> tuple[dict[str, tuple[Limit, ...]], dict[str, tuple[Limit, ...]]]:
+        users, lists = ({name: limited(*allowance) for name, allowance in found.items()} for found in allowances(connection))
+        return users, lists
+
+    return load

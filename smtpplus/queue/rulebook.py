@@ -14,6 +14,7 @@ from smtpplus.queue.rules import Kind, Rule, Running
 from smtpplus.storage import schema
 
 GENERATION = "queue"
+ACCOUNTS = "accounts"  # see accounts.store
 _R = schema.rules.c
 
 
@@ -24,10 +25,11 @@ def raise_generation(connection: Connection) -> None:
         connection.execute(insert(g).values(name=GENERATION, number=1))
 
 
-def generation(connection: Connection) -> int:
-    """How often something was changed."""
+def generations(connection: Connection) -> tuple[int, int]:
+    """How often something of the queue, and something of the accounts, was changed."""
     g = schema.generation.c
-    return connection.execute(select(g.number).where(g.name == GENERATION)).scalar() or 0
+    found = {row.name: row.number for row in connection.execute(select(g.name, g.number).where(g.name.in_((GENERATION, ACCOUNTS))))}
+    return found.get(GENERATION, 0), found.get(ACCOUNTS, 0)
 
 
 def load(connection: Connection, *, since: float) -> list[Rule]:

@@ -11,7 +11,7 @@ A fault of the database delays mail and loses none: an attempt that cannot be re
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,11 +32,13 @@ from smtpplus.queue.aside import facts_of
 from smtpplus.queue.destination import Destination
 from smtpplus.queue.entry import Entry
 from smtpplus.queue.preemption import LOWEST, Preemption
+from smtpplus.queue.rates import Limit, Rates
 from smtpplus.queue.ready import Ready
 from smtpplus.queue.rules import Rules
 from smtpplus.queue.settlement import Settlement
 from smtpplus.queue.spool import Spool
 from smtpplus.queue.standing import SHOWN, BackingOff, Standing
+from smtpplus.queue.throttle import Throttle
 from smtpplus.queue.window import Window
 from smtpplus.storage import schema
 from smtpplus.storage.database import Database
@@ -62,6 +64,7 @@ class Scheduler:
         ready: Ready,
         preemption: Preemption,
         settlement: Settlement,
+        rates: Rates,
         schedule: Sequence[float],
         connections: int,
         reserved: int,
@@ -72,6 +75,7 @@ class Scheduler:
         self._database = database
         self._agent = agent
         self._window = Window(spool=spool, ready=ready, destination=destination, line_up=self.line_up, clock=clock, now=now)
+        self._throttle = Throttle(rates=rates, window=self._window, preemption=preemption, hold=self._hold, now=now)
         self._looking = LoopingCall(self._look)
         self._looking.clock = clock
         self._destination = destination
@@ -103,6 +107,7 @@ class Scheduler:
     def _look(self) -> None:
         """Once a second: what has come due, and who has waited long enough for a better place."""
         self._window.look()
+        self._throttle.look()
         self._ready.age()
         self._wake()
 
@@ -122,17 +127,31 @@ class Scheduler:
     def obey(self, rules: Rules) -> None:
         """From now on these rules are in force, and no others."""
         aside = self._window.aside
-        closed, everything = aside.closed, aside.everything
+        everything = aside.everything
         for entry in self._window.obey(rules):
             self._preemption.withdraw(entry)
-        self._ready.hold(aside.closed)
-        for destination in self._ready.destinations():
-            if everything is not aside.everything or destination.name in closed ^ aside.closed:
-                self._demand(destination)
+        self._hold()
+        for destination in self._ready.destinations() if everything is not aside.everything else ():
+            self._demand(destination)
         self._settlement.rules = rules
         stops = any(rule.running == "stop" for rule in rules.by_id.values())
         self._preemption.obey((lambda entry: _stopper(rules, entry)) if stops else None)
         self._wake()
+
+    def limit(self, users: Mapping[str, tuple[Limit, ...]], lists: Mapping[str, tuple[Limit, ...]]) -> None:
+        """From now on these rates and quotas are set for users, and for each user of lists."""
+        self._throttle.rates.settle(users, lists)
+        self._throttle.look(again=True)
+        self._wake()
+
+    def _hold(self) -> None:
+        """Let nothing start at destinations that a rule closes or that are over their rate, and things start again at others."""
+        before = self._ready.held
+        self._ready.hold(self._window.aside.closed | self._throttle.slowed)
+        changed = before ^ self._ready.held
+        for destination in self._ready.destinations() if changed else ():
+            if destination.name in changed:
+                self._demand(destination)
 
     def changed(self, numbers: Collection[int], cancelled: Collection[tuple[int, int]]) -> None:
         """Another process changed these messages, and took the (message, recipient) in `cancelled` out of the queue. An attempt under way
@@ -167,6 +186,8 @@ class Scheduler:
             return
         batch: list[Entry] = []
         while (entry := self._ready.best()) is not None and self._fits(entry):
+            if self._throttle.rates and self._throttle.delays(entry):
+                continue
             self._ready.take()
             self._active += 1
             batch.append(entry)
@@ -330,6 +351,7 @@ class Scheduler:
             len(closed),
             tuple(self._preemption.stopped()[:SHOWN]),
             self._preemption.ceiling if self._preemption.ceiling < LOWEST else None,
+            self._throttle.waits[:SHOWN],
         )
 
 

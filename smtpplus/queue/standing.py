@@ -1,7 +1,8 @@
 """How the daemon stands, for those who ask the database: what is under way, stopped, or left alone.
 
 Only memory knows this. Once a second it is written as one row if it changed, so that an idle daemon writes nothing. A row of a daemon
-that is gone is told by its process id.
+that is gone is told by its process id. What has gone under quotas is written now and then and at the end, and read at the start: a crash
+forgets the last seconds of it.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
+from smtpplus.queue.rates import Rates, Saved
 from smtpplus.storage import schema
 from smtpplus.storage.database import Database
 
 EVERY = 1.0  # seconds between two looks
 SHOWN = 100  # destinations and transfers named in one row
-NAME = "queue"
+COUNTED = 10  # looks after which what has gone under quotas is written
+NAME, RATES = "queue", "rates"
 
 
 class BackingOff(msgspec.Struct, frozen=True):
@@ -73,45 +76,70 @@ class Row(msgspec.Struct, frozen=True):
 class Report:
     """Writes how the daemon stands. `start` it with the scheduler, `stop` it before the database."""
 
-    def __init__(self, *, database: Database, standing: Callable[[], Standing], clock: IReactorTime, now: Callable[[], float]) -> None:
+    def __init__(
+        self, *, database: Database, standing: Callable[[], Standing], rates: Rates, clock: IReactorTime, now: Callable[[], float]
+    ) -> None:
         self._database = database
         self._standing = standing
+        self._rates = rates
+        self._counted = "{}"
+        self._looks = 0
         self._now = now
         self._written = ""
         self._writing = False
         self._loop = LoopingCall(self._look)
         self._loop.clock = clock
 
-    def start(self) -> None:
-        """Write now, and whenever something changed."""
+    def start(self) -> Deferred[Any]:
+        """Write now, and whenever something changed. Fires when what had gone under quotas before a restart is known."""
         self._loop.start(EVERY)
+        return self._database.read(lambda connection: _value(connection, RATES)).addCallbacks(self._restore, lambda failure: None)
 
     def stop(self) -> Deferred[Any]:
         """Write that the daemon has stopped; fires when that is done or cannot be."""
         if self._loop.running:
             self._loop.stop()
-        return self._write(msgspec.json.encode(Row(0, Standing(0, 0, 0))).decode())
+        self._count()
+        return self._write(NAME, msgspec.json.encode(Row(0, Standing(0, 0, 0))).decode())
+
+    def _restore(self, text: str | None) -> None:
+        if text is not None:
+            self._rates.restore(msgspec.json.decode(text, type=Saved))
 
     def _look(self) -> None:
         text = msgspec.json.encode(Row(os.getpid(), self._standing())).decode()
         if text != self._written and not self._writing:
-            self._write(text)
+            self._write(NAME, text)
+        self._looks += 1
+        if self._looks % COUNTED == 0:
+            self._count()
 
-    def _write(self, text: str) -> Deferred[Any]:
+    def _count(self) -> None:
+        text = msgspec.json.encode(self._rates.save()).decode()
+        if text != self._counted:
+            self._counted = text
+            self._write(RATES, text)
+
+    def _write(self, name: str, text: str) -> Deferred[Any]:
         at = self._now()
         self._writing = True
 
         def work(connection: Connection) -> None:
             s = schema.status
-            if connection.execute(update(s).where(s.c.name == NAME).values(value=text, at=at)).rowcount == 0:
-                connection.execute(insert(s).values(name=NAME, value=text, at=at))
+            if connection.execute(update(s).where(s.c.name == name).values(value=text, at=at)).rowcount == 0:
+                connection.execute(insert(s).values(name=name, value=text, at=at))
 
         def written(result: Any) -> None:
             self._writing = False
-            if result is None:
+            if result is None and name == NAME:
                 self._written = text
 
         return self._database.write(work).addBoth(written)
+
+
+def _value(connection: Connection, name: str) -> str | None:
+    s = schema.status.c
+    return connection.execute(select(s.value).where(s.name == name)).scalar()
 
 
 def read(connection: Connection) -> tuple[Row, float] | None:

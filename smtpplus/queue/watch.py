@@ -22,11 +22,13 @@ from smtpplus.events import Cancelled, Events
 from smtpplus.mail.envelope import queue_id
 from smtpplus.queue import rulebook
 from smtpplus.queue.actions import CANCELLED, RETRIED
+from smtpplus.queue.rates import Limit
 from smtpplus.queue.rules import Rule, Rules
 from smtpplus.queue.scheduler import Scheduler
 from smtpplus.storage import schema
 from smtpplus.storage.database import Database
 
+Limits = Callable[[Connection], tuple[dict[str, tuple[Limit, ...]], dict[str, tuple[Limit, ...]]]]  # by user, and by list
 POLL = 0.5  # seconds between two looks
 PAGE = 500  # changes read at once
 
@@ -41,6 +43,7 @@ class Watch:
         *,
         database: Database,
         scheduler: Scheduler,
+        limits: Limits,
         lifetime: float,
         clock: IReactorTime,
         now: Callable[[], float],
@@ -48,10 +51,11 @@ class Watch:
     ) -> None:
         self._database = database
         self._scheduler = scheduler
+        self._limits = limits
         self._lifetime = lifetime  # seconds that a rule of the past still counts
         self._now = now
         self._events = events
-        self._seen: int | None = None
+        self._seen = (-1, -1)
         self._rules: list[Rule] | None = None
         self._next_end: float | None = None
         self._complained = False
@@ -78,10 +82,13 @@ class Watch:
     @inlineCallbacks
     def _look(self) -> Any:
         try:
-            number = yield self._database.read(rulebook.generation)
-            if number != self._seen:
+            numbers = yield self._database.read(rulebook.generations)
+            if numbers[1] != self._seen[1]:
+                self._scheduler.limit(*(yield self._database.read(self._limits)))
+            if numbers[0] != self._seen[0]:
                 yield self._read()
-                self._seen = number
+            if numbers != self._seen:
+                self._seen = numbers
             elif self._next_end is not None and self._now() >= self._next_end:
                 self._obey()
             self._complained = False

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from smtpplus.mail.envelope import Content, Envelope
 from smtpplus.queue.aside import Aside
 from smtpplus.queue.entry import Entry, Message
+from smtpplus.queue.inside import Inside
 from smtpplus.queue.parking import Calendar, Parking
 from smtpplus.queue.ready import Ready
 from smtpplus.queue.rows import Pending, Waiting, domain_of
@@ -35,7 +36,6 @@ PAGE = 2_000  # recipients looked at by one query at start
 AGAIN = 5.0  # seconds until a read that failed is tried again
 ANY = ""  # destination of a read that is for whatever is due
 
-Key = tuple[int, str]  # message id and destination: what tells an entry from all others
 Wish = tuple[int, str, int]  # message id, and the window it is wanted for: destination and level, or ANY and 0
 
 
@@ -63,8 +63,8 @@ class Window:
         self.parking = Parking()
         self.calendar = Calendar()
         self.aside = Aside(destination)
-        self._inside: dict[str, dict[Key, Entry]] = {}  # entries that are ready or running, by user
-        self._missed: set[Key] = set()  # of those, what was read again in the meantime
+        self._inside = Inside()
+        self._limited: frozenset[str] = frozenset()  # users over a rate
         self._reading: Counter[tuple[str, int]] = Counter()  # windows being filled, and by how many
         self._wishes: list[Wish] = []
         self._busy = False
@@ -94,13 +94,7 @@ class Window:
 
     def leave(self, entry: Entry) -> None:
         """`entry` is neither ready nor running any more."""
-        key = entry.key
-        own = self._inside[entry.user]
-        del own[key]
-        if not own:
-            del self._inside[entry.user]
-        if self._missed and key in self._missed:
-            self._missed.remove(key)
+        if self._inside.remove(entry):
             self.pick_up((entry.message.envelope.id,))
 
     def look(self) -> None:
@@ -127,13 +121,9 @@ class Window:
 
     def obey(self, rules: Rules) -> list[Entry]:
         """From now on these rules are in force. Returns the entries that have left memory for it; what was held by others comes back."""
-        aside = self.aside
-        released = aside.obey(rules)
-        for user in aside.users - self.parking.shut:
-            self.parking.close(user)
-        for user in self.parking.shut - aside.users:
-            self.parking.open(user)
-        gone = [entry for entry in self._waiting() if self._barred(entry)]
+        released = self.aside.obey(rules)
+        self._shut(self.aside.users | self._limited)
+        gone = [entry for entry in self._inside.waiting() if self._barred(entry)]
         self._let_go(gone)
         self._put_back(gone)
         if rules:
@@ -146,10 +136,28 @@ class Window:
         self.look()
         return gone
 
+    def limit(self, users: frozenset[str]) -> list[Entry]:
+        """From now on nothing of these users is taken, and of others that were limited again. Returns the entries that have left memory."""
+        opened, shut = self._limited - users, users - self._limited
+        self._limited = users
+        self._shut(self.aside.users | users)
+        gone = self._inside.waiting(shut)
+        self._let_go(gone)
+        self._put_back(gone)
+        for destination, level in self.parking.windows() if opened else {(entry.destination, entry.level) for entry in gone}:
+            self.refill(destination, level)
+        return gone
+
+    def _shut(self, users: frozenset[str]) -> None:
+        for user in users - self.parking.shut:
+            self.parking.close(user)
+        for user in self.parking.shut - users:
+            self.parking.open(user)
+
     def forget(self, numbers: Collection[int]) -> tuple[list[Entry], list[Entry]]:
         """These messages have changed in the database: let go of their entries that wait, and read them again. Returns those that
         waited and those that run."""
-        found = [entry for own in self._inside.values() for entry in own.values() if entry.message.envelope.id in numbers]
+        found = self._inside.of(numbers)
         waiting, running = [entry for entry in found if entry.place], [entry for entry in found if not entry.place]
         self._let_go(waiting)
         self.pick_up(numbers)
@@ -238,19 +246,12 @@ class Window:
         self._into_memory(entry)
 
     def _into_memory(self, entry: Entry) -> None:
-        own = self._inside.get(entry.user)
-        if own is None:
-            own = self._inside[entry.user] = {}
-        own[entry.key] = entry
+        self._inside.add(entry)
         self._line_up(entry)
 
     def _barred(self, entry: Entry) -> bool:
         """Whether nothing of its user or level is to be in memory."""
         return entry.user in self.parking.shut or entry.level in self.aside.levels
-
-    def _waiting(self) -> list[Entry]:
-        """The entries in memory that wait for a slot, in the order in which they came there."""
-        return sorted((entry for own in self._inside.values() for entry in own.values() if entry.place), key=lambda entry: entry.place)
 
     def _let_go(self, entries: list[Entry]) -> None:
         """Take entries that wait out of memory."""
@@ -269,7 +270,7 @@ class Window:
 
     def _sift_again(self) -> list[Entry]:
         """Set aside what the rules hold message by message; returns what left."""
-        sifted = [(entry, self.aside.sift(entry)) for entry in self._waiting()]
+        sifted = [(entry, self.aside.sift(entry)) for entry in self._inside.waiting()]
         changed = [(entry, rest) for entry, rest in sifted if rest is not entry]
         gone = [entry for entry, _ in changed]
         self._let_go(gone)
@@ -338,8 +339,8 @@ class Window:
             if entry.due > now:
                 if destination == ANY:
                     self.calendar.add(entry.due, entry.message.envelope.id)
-            elif entry.key in self._inside.get(entry.user, ()):
-                self._missed.add(entry.key)
+            elif self._inside.misses(entry):
+                continue
             elif destination == ANY:
                 self._place(entry)
             elif self._barred(entry):  # since it was asked for

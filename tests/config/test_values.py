@@ -162,3 +162,16 @@ def test_any_text_is_a_value_or_a_sentence(text: str) -> None:
             read(text)
         except ValueError as error:
             assert str(error)
+
+
+def test_rates() -> None:
+    """C7: amounts of recipients or octets a minute, hour or day, several of them; anything else is named."""
+    assert values.rates("") == ()
+    assert values.rates("100/m; 10 MiB/h;5000 / d") == (
+        (100, 60.0, "recipients"),
+        (10 * 1024**2, 3600.0, "octets"),
+        (5000, 86_400.0, "recipients"),
+    )
+    for text in ("100", "100/s", "x/m", "0/m", "/m"):
+        with pytest.raises(ValueError, match=r"^\""):
+            values.rates(text)
