@@ -194,6 +194,14 @@ def public_url(text: str) -> str:
     return text
 
 
+def webhook(text: str) -> str:
+    """A web address that is posted to, whatever its path and query; "" stays."""
+    text = text.strip()
+    if text and not (text.isascii() and text.isprintable() and re.fullmatch(r"https?://[^\s/?#]+\S*", text)):
+        raise ValueError(f'"{text}" is no web address; write it such as "https://example.com/hook"')
+    return text
+
+
 def destination(text: str) -> str:
     """Where a route applies: a domain, ".domain" for everything below it, or "*"."""
     text = text.strip()
