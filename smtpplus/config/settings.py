@@ -42,6 +42,7 @@ Interface = Annotated[str, _read(values.interface, "a string with an IP address"
 AnyNetwork = Annotated[Network, _read(values.network, 'a string with a network, such as "10.0.0.0/8"')]
 NameServer = Annotated[Endpoint, _read(values.name_server, 'a string such as "127.0.0.1:53"')]
 OptionalEndpoint = Annotated[Endpoint | None, _read(values.optional_endpoint, 'a string such as "127.0.0.1:8025", or empty')]
+Webhook = Annotated[str, _read(values.webhook, 'a string such as "https://example.com/hook"')]
 PublicURL = Annotated[str, _read(values.public_url, 'a string such as "https://mail.example.com"')]
 Destination = Annotated[str, _read(values.destination, 'a string with a domain, ".domain" or "*"')]
 Via = Annotated[str, _read(values.via, 'a string such as "mx" or "smtp://host:port"')]
@@ -154,7 +155,7 @@ class Alerts(Struct, frozen=True):
     from_: Text = msgspec.field(name="from", default="")  # "": smtpplus@ the host name
     to: tuple[Text, ...] = ()
     digest: Duration = 3600.0  # seconds
-    webhook: PublicURL = ""  # "": none
+    webhook: Webhook = ""  # "": none
     webhook_secret_file: FilePath = ""
 
 
