@@ -82,6 +82,9 @@ class Admission(Channel):
         self._begun_at = self.seen
         self._tell(Connected, self.name, self.client, self.transport.getHost().port)
         refusal = self.factory.admit(self)
+        if refusal is not None and self.factory.implicit_tls:
+            self._turn_away(refusal)
+            return
         if self.factory.implicit_tls and self.factory.tls is not None:
             self.secure(self.factory.tls)
             self._state |= SECURE
@@ -90,6 +93,13 @@ class Admission(Channel):
         else:
             self.reply(self.factory.greeting_reply)
             self._flush()
+
+    def _turn_away(self, refusal: Refusal) -> None:
+        """Refuse without a word: the handshake would cost more than the word is worth, and whoever does not take part in it would stay."""
+        self.refuse(refusal)
+        self._replies.clear()
+        self.closing = True
+        self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.lost = self.closing = True

@@ -78,6 +78,31 @@ class FloodTests(SessionCase):
         return self.check_stranger(b"RSET\r\n", Listen(tls="starttls-required"))
 
     @inlineCallbacks
+    def test_connections_too_many_do_not_stay_for_a_handshake(self) -> Any:
+        """`connections_per_client` on a port with implicit TLS: whoever is one too many is gone at once, and takes no place of others."""
+        service = self.serve(Listen(tls="implicit"), limits=Limits(connections_per_client=1, connections=3, grace=0.2))
+
+        def dialog() -> list[bytes]:
+            first = Client(self.port, greeting=False)
+            heard = []
+            for _ in range(5):
+                other = Client(self.port, greeting=False)
+                try:
+                    heard.append(other.socket.recv(100))
+                except ConnectionResetError:
+                    heard.append(b"")
+                other.close()
+            first.start_tls()
+            heard.append(first.reply()[:4].encode())
+            first.close()
+            return heard
+
+        self.assertEqual((yield self.during(dialog)), [b""] * 5 + [b"220 "])
+        self.assertEqual([event.reason for event in self.stated(Refused)], ["too_many_connections"] * 5)
+        yield self.gone()
+        self.assertEqual(len(service.sessions), 0)
+
+    @inlineCallbacks
     def test_logins_for_another(self) -> Any:
         """RFC 4616 §2: who wants to be another than they log in as fails as all do: the password is looked at, it is stated and counted,
         and the session ends. The user themselves may be named."""
