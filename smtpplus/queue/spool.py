@@ -166,9 +166,9 @@ class Intake:
             return None
         if self._chunks == 0:
             row = (self._id, schema.RECEIVING, "", "", 3, 0, 0.0, 1, None, chunk)
-            written = self._database.run([(schema.INSERT_MESSAGE, row)])
+            written = self._database.run([(schema.INSERT_MESSAGE, row)], durable=False)
         else:
-            written = self._database.run([(schema.INSERT_CHUNK, (self._id, self._chunks, chunk))])
+            written = self._database.run([(schema.INSERT_CHUNK, (self._id, self._chunks, chunk))], durable=False)
         self._chunks += 1
         self._waiting += 1
         written.addCallbacks(self._written, self._failed)

@@ -44,9 +44,9 @@ class Database:
 
         return self.writer.stop().addCallback(close)
 
-    def run(self, steps: Steps) -> Deferred[Any]:
-        """Write rows by prepared statements (storage.schema) in the next group commit."""
-        return self.writer.add(steps)
+    def run(self, steps: Steps, *, durable: bool = True) -> Deferred[Any]:
+        """Write rows by prepared statements (storage.schema) in the next group commit; see Writer.add."""
+        return self.writer.add(steps, durable=durable)
 
     def write(self, work: Callable[[sqlalchemy.Connection], T]) -> Deferred[T]:
         """Call `work` in the writer's thread inside the next group commit; it may be called twice if another unit fails."""

@@ -13,7 +13,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy
@@ -35,9 +36,10 @@ class DatabaseClosed(Exception):
 class Unit:
     """Statements with their rows, or one callable; all of it is committed or none."""
 
-    __slots__ = ("done", "result", "steps", "work")
+    __slots__ = ("done", "durable", "result", "steps", "work")
 
-    def __init__(self, steps: Steps, work: Work | None, done: Deferred[Any]) -> None:
+    def __init__(self, steps: Steps, work: Work | None, done: Deferred[Any], durable: bool) -> None:
+        self.durable = durable
         self.steps = steps
         self.work = work
         self.done = done
@@ -63,6 +65,7 @@ class Writer:
     def start(self) -> None:
         """Open the connection and start the thread."""
         self._connection = self._engine.connect()
+        self._sqlite = self._engine.dialect.name == "sqlite"
         self._thread = threading.Thread(target=self._run, name="smtpplus-writer", daemon=True)
         self._thread.start()
 
@@ -75,8 +78,11 @@ class Writer:
         self._inbox.put(None)
         return ended
 
-    def add(self, steps: Steps, work: Work | None = None) -> Deferred[Any]:
-        """Hand in one unit. Its Deferred fires after the commit, with what `work` returned; it fails if the unit could not be written."""
+    def add(self, steps: Steps, work: Work | None = None, *, durable: bool = True) -> Deferred[Any]:
+        """Hand in one unit. Its Deferred fires after the commit, with what `work` returned; it fails if the unit could not be written.
+
+        One that is not `durable` may be lost in a crash until the next durable one is committed.
+        """
         done: Deferred[Any] = Deferred()
         if self._closed:
             done.errback(Failure(DatabaseClosed("the database is closed")))
@@ -84,7 +90,7 @@ class Writer:
         # One wake-up of the thread for all units of a turn of the reactor: fewer, larger commits, fewer fights for the lock.
         if not self._gathered:
             self._reactor.callLater(0, self._flush)
-        self._gathered.append(Unit(steps, work, done))
+        self._gathered.append(Unit(steps, work, done, durable))
         return done
 
     def _flush(self) -> None:
@@ -140,12 +146,25 @@ class Writer:
                     rows[statement] = [row]
                 else:
                     gathered.append(row)
-        with connection.begin():
+        with self._synced(any(unit.durable for unit in batch)), connection.begin():
             for statement in sorted(rows, key=_rank):
                 statement.run(connection, rows[statement])
             for unit in batch:
                 if unit.work is not None:
                     unit.result = unit.work(connection)
+
+    @contextmanager
+    def _synced(self, durable: bool) -> Iterator[None]:
+        """Commit with or without an fsync. The log is one file: the next fsync makes all that was written before durable as well."""
+        if durable or not self._sqlite:
+            yield
+            return
+        pragma = self._connection.connection.execute
+        pragma("PRAGMA synchronous=NORMAL")
+        try:
+            yield
+        finally:
+            pragma("PRAGMA synchronous=FULL")
 
 
 def _rank(statement: Statement) -> int:

@@ -131,6 +131,22 @@ class WriterTests(TestCase):
         self.assertEqual(self.seen("SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM chunks)"), [(1, 0)])
 
     @inlineCallbacks
+    def test_only_what_is_promised_is_synced(self) -> Any:
+        """C2: what nobody relies on yet is committed without an fsync, anything else with one, alone or beside it, after a fault too."""
+        said: list[str] = []
+        yield self.database.run(message(1))
+        driver: Any = self.database.writer._connection.connection.driver_connection
+        driver.set_trace_callback(said.append)
+        first, second, third = ([(schema.INSERT_CHUNK, (1, number, b"x"))] for number in (1, 2, 3))
+        yield self.database.run(first, durable=False)
+        yield self.assertFailure(self.database.run(first, durable=False), sqlalchemy.exc.IntegrityError)
+        yield DeferredList([self.database.run(second, durable=False), self.database.run(third)])
+        self.assertEqual(self.seen("SELECT number FROM chunks ORDER BY number"), [(1,), (2,), (3,)])
+        unsynced = ["PRAGMA synchronous=NORMAL", "BEGIN IMMEDIATE", "COMMIT", "PRAGMA synchronous=FULL"]
+        failed = [*unsynced[:2], "ROLLBACK", unsynced[3]]
+        self.assertEqual([line for line in said if not line.startswith("INSERT")], [*unsynced, *failed, "BEGIN IMMEDIATE", "COMMIT"])
+
+    @inlineCallbacks
     def test_stop_commits_what_was_handed_in(self) -> Any:
         """C2: stopping loses nothing that was handed in, and refuses what comes later."""
         handed_in = self.database.run(message(1))
