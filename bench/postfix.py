@@ -81,6 +81,8 @@ class Postfix:
             "relayhost": f"[{HOST}]:{next_hop}",
             "alias_maps": "",
             "alias_database": "",
+            "message_size_limit": 50 * 1024**2,  # as smtpplus; by default it takes no 10 MiB
+            "mailbox_size_limit": 0,
         }
         if held:
             settings["smtpd_client_restrictions"] = "check_client_access static:HOLD"

@@ -20,20 +20,22 @@ BIN = Path(sys.executable).parent
 
 
 class Smtpplus:
-    """One start in `directory`; `more` is added to its settings.
+    """One start in `directory`; `more` is added to its settings; `signed` names the algorithm by which it signs (DKIM).
 
     `profile` is a file for the statistics of cProfile, which see the reactor's thread.
     """
 
     name = "smtpplus"
 
-    def __init__(self, directory: Path, *, next_hop: int, profile: Path | None = None, more: str = "") -> None:
+    def __init__(self, directory: Path, *, next_hop: int, profile: Path | None = None, more: str = "", signed: str = "") -> None:
         self.directory = directory
         self.port = free_port()
         directory.mkdir(parents=True)
         self._config = directory / "smtpplus.toml"
         self._config.write_text(self._settings(next_hop) + more)
         self._cli("user", "add", USER, "--domains", "example.com", "--vouch", "--password-stdin", stdin=PASSWORD)
+        if signed:
+            self._cli("dkim", "add", "example.com", "--algorithm", signed)
         profiling = ["--profile", str(profile), "--profiler", "cprofile", "--savestats"] if profile else []
         command = [str(BIN / "twistd"), "--nodaemon", "--pidfile=", *profiling, "smtpplus", "--config", str(self._config)]
         with (directory / "daemon.log").open("wb") as log:
