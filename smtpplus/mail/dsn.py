@@ -24,6 +24,7 @@ from smtpplus.mail.address import AddressError, normalize_domain
 from smtpplus.mail.disposition import Disposition
 from smtpplus.mail.envelope import Envelope, queue_id
 from smtpplus.mail.header import Header, decoded, encode_field, find_header_end
+from smtpplus.mail.lines import overlong
 from smtpplus.mail.reasons import DELIVERED, PEER_DEFERRED, PEER_REFUSED, REASONS, Refusal
 from smtpplus.mail.reply import printable
 
@@ -40,7 +41,7 @@ _STATUS = {2: "2.0.0", 4: "4.0.0", 5: "5.0.0"}  # RFC 3463 §3.1, where the repl
 DETAILED = 100  # recipients that are told everything about
 NAMED = 1_000  # recipients that are named, with their status; the others are counted
 DIAGNOSTIC_LIMIT = 2_000  # characters of a Diagnostic-Code in ASCII
-_LONG_LINE = re.compile(rb"(?:\A|\n)[^\n]{998}").search  # RFC 5322 §2.1.1, without CRLF; from line ends only, so that it is one pass
+LINE_LIMIT = 998  # octets without CRLF, RFC 5322 §2.1.1
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n|\x00").search
 
 
@@ -253,7 +254,7 @@ def _peer_host(peer: str) -> str:
 
 def _returned(octets: bytes, full: bool) -> bytes:
     """The message, or its header, as it can be carried in ASCII: message/global may be encoded (RFC 6532 §3.7), message/rfc822 may not."""
-    plain = octets.isascii() and not _BARE(octets) and not _LONG_LINE(octets)
+    plain = octets.isascii() and not _BARE(octets) and not overlong(octets, LINE_LIMIT)
     if full:
         lead = b"Content-Description: The message\r\n"
         if plain:

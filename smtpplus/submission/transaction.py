@@ -8,7 +8,6 @@ counted and dropped (RFC 5321 §4.5.3.1.10). A transaction that is aborted leave
 
 from __future__ import annotations
 
-import re
 from typing import Any, Callable
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -18,6 +17,7 @@ from twisted.python.failure import Failure
 from smtpplus.mail import reasons
 from smtpplus.mail.envelope import CHUNK, Envelope, Recipient, queue_id
 from smtpplus.mail.header import HEADER_LIMIT, find_header_end
+from smtpplus.mail.lines import overlong
 from smtpplus.mail.reasons import Refusal
 from smtpplus.mail.transparency import Literal, Unstuffer
 from smtpplus.submission.acceptance import Acceptance, Authority, Completed, Intake
@@ -26,7 +26,6 @@ from smtpplus.submission.parameters import MailParameters
 LINE_LIMIT = 1_000  # octets with CRLF, RFC 5321 §4.5.3.1.6
 SPILL = 4 * CHUNK  # octets of a message that are held in memory
 BUDGET = 24 * 1024**2  # octets that messages of more than a chunk hold in all; beyond it each goes to the spool at once
-_LONG_LINE = re.compile(rb"[^\n]{%d}" % LINE_LIMIT).search  # without its LF: one too many
 
 
 class Transaction:
@@ -272,6 +271,6 @@ class Transaction:
 
 def _unfinished_line(octets: bytes) -> bytes:
     """What follows the last line end of `octets`; Refusal if one of their lines is too long."""
-    if _LONG_LINE(octets):
+    if overlong(octets, LINE_LIMIT):  # without its LF: one too many
         raise reasons.LONG_LINE.refusal(limit=str(LINE_LIMIT))
     return octets[octets.rfind(b"\n") + 1 :]
