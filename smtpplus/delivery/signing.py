@@ -41,6 +41,8 @@ from smtpplus.storage.database import Database
 
 POLL = 0.5  # seconds between two looks at the generation
 REMEMBERED = 2048  # messages whose signatures are kept for their next attempt
+FIELDS_LIMIT = 16_384  # octets of the fields of a message that is remembered; a header of nothing but To would need 500 KB
+AUTHOR_LIMIT = 1_000  # characters of a From whose domains are remembered
 BREATH = 4  # pieces of content that are hashed before the reactor has its turn
 BATCH = 16  # RSA signatures made in one go, about 5 ms
 _PADDING, _DIGEST = PKCS1v15(), Prehashed(SHA256())
@@ -106,7 +108,8 @@ class Signer:
 
     def keys_for(self, author: str) -> list[Key]:
         """Who signs for this From."""
-        return [key for domain in self._authors(author) for key in self._keys.get(domain, ())]
+        authors = self._authors if len(author) <= AUTHOR_LIMIT else dkim.author_domains
+        return [key for domain in authors(author) for key in self._keys.get(domain, ())]
 
     def make(self, number: int, signing: list[Key], covered: Covered, body_hash: bytes) -> None:
         """Sign message `number` with all of these keys."""
@@ -133,7 +136,7 @@ class Signer:
     def settle(self, number: int, result: bytes | Fault) -> None:
         """Tell all who asked for message `number`, and remember it for its next attempt."""
         asked = self._under_way.pop(number, ())
-        if isinstance(result, bytes):
+        if isinstance(result, bytes) and len(result) <= FIELDS_LIMIT:
             self._done[number] = result
             if len(self._done) > REMEMBERED:
                 self._done.popitem(last=False)

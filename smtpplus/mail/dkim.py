@@ -47,6 +47,7 @@ SIGNED = frozenset(
 _ALGORITHM = {"rsa": "rsa-sha256", "ed25519": "ed25519-sha256"}
 _FOLD_AT = 72  # octets of a line of the field
 _CRLFS = b"\r\n" * 16_384
+_USUAL = 64  # names in tag h= whose spelling is remembered
 _STRING = 255  # octets of one string of a TXT record, RFC 1035 §3.3
 
 
@@ -152,7 +153,8 @@ def outline(covered: Covered, body_hash: bytes, *, algorithm: Algorithm, domain:
         f"DKIM-Signature: v=1; a={_ALGORITHM[algorithm]}; c=relaxed/relaxed; t={int(at)};".encode(),
         f"d={domain}; s={selector};".encode(),
     ]
-    lines += [_named(covered.names), b"bh=%s;" % base64.b64encode(body_hash), b"b="]
+    named = _named if len(covered.names) <= _USUAL else _named.__wrapped__
+    lines += [named(covered.names), b"bh=%s;" % base64.b64encode(body_hash), b"b="]
     return b"\r\n ".join(lines)
 
 

@@ -12,7 +12,8 @@ from twisted.python.threadpool import ThreadPool
 from smtpplus.delivery import keys
 from smtpplus.delivery.fault import Fault
 from smtpplus.delivery.keys import StoredKey
-from smtpplus.delivery.signing import Signer
+from smtpplus.delivery.signing import FIELDS_LIMIT, Signer
+from smtpplus.mail import dkim
 from smtpplus.mail.envelope import CHUNK, Content, WholeContent
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
@@ -117,6 +118,20 @@ class SigningTests(DeliveryCase):
         first, second = self.fields(content), self.fields(content)
         assert await Deferred.fromCoroutine(first) == await Deferred.fromCoroutine(second) == await self.fields(content)
         assert reads == content.chunks
+
+    async def test_odd_headers_are_signed_but_not_remembered(self) -> None:
+        """What is kept for later does not grow with a header: neither a From at its limit, nor a field of 20,000 names."""
+        await self.prepare("ed25519")
+        dkim._named.cache_clear()
+        author = b"(" + b"x" * 5_000 + b") ann@a.example"
+        await self.fields(WholeContent(MESSAGE.replace(b"Ann <ann@A.example>", author)), id=1)
+        assert self.signer._authors.cache_info().currsize == 0
+        message = b"To: x\r\n" * 20_000 + MESSAGE
+        dkim._named.cache_clear()
+        [field] = await self.fields(WholeContent(message), id=2)
+        assert len(field) > FIELDS_LIMIT
+        assert field.count(b"to:") >= 20_000
+        assert (2 in self.signer._done, dkim._named.cache_info().currsize) == (False, 0)
 
     async def test_who_has_no_key_is_not_signed(self) -> None:
         """Only the exact domain of From signs, whoever the envelope's sender is; several authors sign each for theirs."""
