@@ -28,7 +28,7 @@ from smtpplus.storage.schema import recipients
 
 GATHER = 1.0  # seconds from a sign to the database
 LOOK = 60.0  # seconds between two looks for digests that are due, at most
-LIMIT = 1_000  # different signs gathered
+LIMIT = 200  # different signs gathered in a second: each costs the writer a few statements
 OWN = 10_000  # queue IDs of our own mail that are remembered
 ADDRESSES = 10_000  # clients whose failed logins are counted
 

@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from smtpplus.events import Accepted, AuthenticationFailed, Bounced, Delivered, Event, Failed, Refused, Started
+from smtpplus.events import Accepted, AuthenticationFailed, Bounced, Delivered, Event, Failed, Refused, Started, WouldRefuse
 from smtpplus.events import Deferred as Delayed
 from smtpplus.mail.envelope import parse_queue_id
 from smtpplus.observation import story
@@ -38,6 +38,7 @@ PRUNE = 60.0  # seconds between two looks for what is too old
 PAGE = 1_000  # rows deleted at once; a full page is followed by the next with the next batch
 SEPARATE = 250  # refusals of one batch with rows of their own
 DIFFERENT = 250  # rows of one batch for the others
+LET_THROUGH = 1_000  # sessions whose message alert mode has let through, and which is not accepted yet
 
 Steps = list[tuple[Statement, Row]]
 _encode = msgspec.json.Encoder().encode
@@ -47,7 +48,7 @@ class History:
     """Subscribe it to `History.kinds`; `start` it once the database is open, `close` it before the database is."""
 
     _log = Logger()
-    kinds: tuple[type[Event], ...] = (Accepted, Refused, AuthenticationFailed, *story.kinds())
+    kinds: tuple[type[Event], ...] = (Accepted, Refused, AuthenticationFailed, WouldRefuse, *story.kinds())
 
     def __init__(self, database: Database, clock: IReactorTime, *, kept: float, now: Callable[[], float]) -> None:
         self._database = database
@@ -57,6 +58,7 @@ class History:
         self._accepted: dict[str, Accepted] = {}
         self._stories: dict[str, list[story.Chapter]] = {}
         self._started: dict[tuple[str, str], Started] = {}  # attempts younger than SHORT, by message and destination
+        self._let_through: dict[str, WouldRefuse] = {}  # by session
         self._refusals: list[Row] = []
         self._folded: dict[tuple[str, ...], list[Any]] = {}
         self._uncounted = 0
@@ -73,6 +75,7 @@ class History:
             Delayed: self._ends,
             Failed: self._ends,
             Bounced: self._bounces,
+            WouldRefuse: self._would_refuse,
             Refused: self._refused,
             AuthenticationFailed: self._refused_login,
         }
@@ -101,6 +104,16 @@ class History:
 
     def _begins(self, event: Accepted) -> None:
         self._accepted[event.id] = event
+        if self._let_through:
+            let_through = self._let_through.pop(event.session, None)
+            if let_through is not None:
+                self._stories.setdefault(event.id, []).append(story.chapter(let_through))
+
+    def _would_refuse(self, event: WouldRefuse) -> None:
+        """It belongs to the story of the message that its session sends now."""
+        self._let_through[event.session] = event
+        if len(self._let_through) > LET_THROUGH:
+            del self._let_through[next(iter(self._let_through))]
 
     def _starts(self, event: Started) -> None:
         self._started[event.id, event.destination] = event

@@ -127,7 +127,7 @@ class Measures(Collector):
         """The page, as text; the queue's depth is asked for first if it is old."""
         if self._clock.seconds() - self._depth_at < DEPTH:
             return succeed(self._page(self._depth))
-        return self._database.read(_depth).addCallback(self._page)
+        return self._database.read(_depth).addErrback(lambda _: self._depth).addCallback(self._page)  # the rest is worth showing
 
     def _page(self, depth: Depth) -> str:
         if depth is not self._depth:

@@ -71,4 +71,5 @@ def _event(name: str, short: list[Any]) -> Event | None:
         return None
 
 
-_KINDS = {kind.__name__: kind for kind in kinds()}
+_TOLD: tuple[type[Event], ...] = (*kinds(), events.WouldRefuse)  # the latter is stated before its message has an id
+_KINDS = {kind.__name__: kind for kind in _TOLD}

@@ -95,6 +95,7 @@ _WORDS: dict[type[Event], Callable[[Any, Callable[[float], str]], str]] = {
     events.Delivered: _delivered,
     events.Deferred: _deferred,
     events.Failed: _failed,
+    events.WouldRefuse: lambda event, _: f"let through by alert mode; block mode would have answered {event.reply}",
     events.Lowered: lambda event, _: f"lowered from level {event.asked} to {event.level}: the budget of {event.budget} an hour is spent",
     events.Scheduled: lambda event, date: f"not to be sent before {date(event.release_at)}",
     events.Bounced: lambda event, _: f"{event.to} is told by the notification {event.dsn} ({event.kind})",

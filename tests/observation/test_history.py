@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from smtpplus import events
-from smtpplus.events import Accepted, AuthenticationFailed, Bounced, Deferred, Delivered, Event, Paused, Refused, Started
+from smtpplus.events import Accepted, AuthenticationFailed, Bounced, Deferred, Delivered, Event, Paused, Refused, Started, WouldRefuse
 from smtpplus.mail.envelope import parse_queue_id, queue_id
 from smtpplus.observation import story
 from smtpplus.observation.history import DIFFERENT, GATHER, PAGE, SEPARATE, History
@@ -104,6 +104,14 @@ class HistoryTests(TestCase):
         told = [row[0] for row in self.rows("SELECT story FROM history_steps ORDER BY number")]
         self.assertEqual(len(told), 2)
         self.assertEqual(story.decode(name(1), told), [started(1), *later])
+
+    @inlineCallbacks
+    def test_what_alert_mode_let_through_is_told(self) -> Any:
+        """A19: that a message was let through though its sender is not authorized belongs to its story, and to no other's."""
+        let_through = WouldRefuse(NOW, "s", "192.0.2.1:5", "app", "x@b.com", "domain_not_authorized", "550 5.7.1 no")
+        yield self.write(let_through, accepted(1), accepted(2))
+        told = [story.decode("", [row[0]]) for row in self.rows("SELECT story FROM history ORDER BY id")]
+        self.assertEqual(told, [[let_through], []])
 
     @inlineCallbacks
     def test_a_notification_has_a_row_of_its_own(self) -> Any:

@@ -124,6 +124,14 @@ class MeasuresTests(TestCase):
         self.assertEqual((yield self.values())["smtpplus_queue_recipients", "3"], 5)
 
     @inlineCallbacks
+    def test_a_database_that_fails_hides_nothing_else(self) -> Any:
+        """Where the queue cannot be read, everything else is on the page all the same."""
+        yield self.database.write(lambda connection: connection.exec_driver_sql("DROP TABLE recipients"))
+        self.measures(events.Connected(1.0, "s", "c", 25))
+        found = yield self.values()
+        self.assertEqual((found["smtpplus_sessions_total",], found["smtpplus_queue_recipients", "3"]), (1, 0))
+
+    @inlineCallbacks
     def test_the_lag_is_the_longest_since_the_last_look(self) -> Any:
         """A reactor that was busy shows it once."""
         self.measures.start()
