@@ -1,19 +1,41 @@
 """One destination as the scheduler sees it: what waits for it, how much of it runs, and whether it is open.
 
 Concurrency and death are apart: `running` against `window` says how much may go at once; `closed` says that the destination did
-not answer and is left alone; `held`, that a rule wants so. A blocked destination stands in nobody's way: it is not in the
+not answer, or wants to be left alone, and is; `held`, that a rule wants so. A blocked destination stands in nobody's way: it is not in the
 outer heap of `Ready`.
 """
 
 from __future__ import annotations
 
+import enum
 import heapq
+from collections.abc import Sequence
 
 from twisted.internet.interfaces import IDelayedCall
 
+from smtpplus.mail import reasons
+from smtpplus.mail.disposition import Disposition
 from smtpplus.queue.entry import Entry
 
 ALIVE = 3  # attempts in a row that may fail while others run
+
+
+class Strain(enum.Enum):
+    """What a destination that answers says about how much we send."""
+
+    NONE = "none"
+    SLOW = "slow"  # 4xx to every recipient, for reasons that are not theirs
+    ENOUGH = "enough"  # 421: it closes the session
+
+
+def strain(dispositions: Sequence[Disposition]) -> Strain:
+    """What an attempt says. Address and mailbox (X.1, X.2 of RFC 3463 §3) are the recipient's business, anything else is the host's."""
+    for each in dispositions:
+        if each.reason != reasons.PEER_DEFERRED.code or each.reply.enhanced.startswith(("4.1.", "4.2.")):
+            return Strain.NONE
+    if not dispositions:
+        return Strain.NONE
+    return Strain.ENOUGH if any(each.reply.code == 421 for each in dispositions) else Strain.SLOW
 
 
 class Destination:
@@ -74,24 +96,30 @@ class Destination:
 
     def idle(self) -> bool:
         """Whether nothing is known about it that is worth keeping."""
-        return not self.closed and not self.failures
+        return not self.closed and not self.failures and not self.closures
 
-    def learn(self, reached: bool) -> bool:
-        """An attempt has ended; whether somebody was reached. True if the destination is to be left alone now.
+    def learn(self, reached: bool, strained: Strain = Strain.NONE) -> bool:
+        """An attempt has ended; whether somebody was reached, and what was said. True if the destination is to be left alone now.
 
-        Success widens the window by one, failure halves it. One failure closes a destination where nothing else
-        runs, ALIVE in a row any.
+        Success widens the window by one, failure and strain halve it. One failure closes a destination where nothing else runs, ALIVE
+        in a row any; 421 closes one that gets no more than one message at a time already.
         """
-        if reached:
+        if reached and strained is Strain.NONE:
             self.failures = self.closures = 0
             self.window = min(self.full, self.window + 1)
             return False
         if self.closed:
             return False
-        self.failures += 1
+        narrow = self.window == 1
         self.window = max(1, self.window // 2)
-        if self.running > 1 and self.failures < ALIVE:
-            return False
+        if reached:
+            self.failures = 0
+            if not (narrow and strained is Strain.ENOUGH):
+                return False
+        else:
+            self.failures += 1
+            if self.running > 1 and self.failures < ALIVE:
+                return False
         self.window = 1
         self.closures += 1
         return True

@@ -29,7 +29,7 @@ from smtpplus.mail.reasons import Reason
 from smtpplus.mail.reply import Outcome
 from smtpplus.queue import retry
 from smtpplus.queue.aside import facts_of
-from smtpplus.queue.destination import Destination
+from smtpplus.queue.destination import Destination, strain
 from smtpplus.queue.entry import Entry
 from smtpplus.queue.preemption import LOWEST, Preemption
 from smtpplus.queue.rates import Limit, Rates
@@ -283,7 +283,7 @@ class Scheduler:
 
     def _reached(self, destination: Destination, dispositions: list[Disposition]) -> None:
         """Learn from an attempt whether the destination is alive: one that nobody reached is left alone for a while, then tried by one."""
-        if not destination.learn(self._stopping or any(map(_answered, dispositions))):
+        if not destination.learn(self._stopping or any(map(_answered, dispositions)), strain(dispositions)):
             return
         destination.closed = True
         self._demand(destination)
