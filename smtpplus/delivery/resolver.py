@@ -31,6 +31,7 @@ LONGEST_TTL = 3600.0  # seconds an answer is remembered at most
 NEGATIVE_TTL = 60.0  # seconds "there is none" is remembered; RFC 2308 would allow more
 REMEMBERED = 10_000  # answers
 ALIASES = 8  # CNAMEs followed
+RECORDS = 20  # of an answer that are kept: those of the best preference. An answer over TCP may have thousands
 HOSTS = 10  # MX hosts of a domain that are considered; RFC 5321 §5.1 asks for two at least
 _Answer = TypeVar("_Answer")
 
@@ -192,7 +193,11 @@ class Resolver:
             values = [(r.ttl, _value(r)) for r in records if r.type == kind and _text(r.name) == target]
             if values:
                 ttl = min(ttl, *(float(each) for each, _ in values))
-                return self._remember(name, kind, ttl, _Found(True, tuple(value for _, value in values)))
+                kept = [value for _, value in values]
+                if len(kept) > RECORDS:
+                    self._random.shuffle(kept)  # which ones it is must not be always the same, but the best of them (the sort is stable)
+                    kept = sorted(kept, key=lambda value: value[0])[:RECORDS]
+                return self._remember(name, kind, ttl, _Found(True, tuple(kept)))
             if target == asked:
                 return self._remember(name, kind, NEGATIVE_TTL, _Found(True, ()))
             asked = target

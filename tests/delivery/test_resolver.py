@@ -9,6 +9,7 @@ from typing import Any
 from twisted.names import dns
 from twisted.trial.unittest import TestCase
 
+from smtpplus.delivery import resolver
 from smtpplus.delivery.fault import Fault
 from smtpplus.delivery.resolver import Resolver, Target, Targets
 from tests.delivery.name_server import Broken, NameServer, a, aaaa, cname, mx
@@ -33,6 +34,8 @@ RECORDS: dict[str, list[Any]] = {
     "half.example": [mx(10, "gone.example"), mx(20, "second.example")],
     "half-broken.example": [mx(10, "gone.example"), mx(20, "broken.example")],
     "brief.example": [a("192.0.2.4", ttl=0)],
+    "many.example": [a(f"192.0.2.{number}") for number in range(28)],
+    "many-hosts.example": [mx(number, "first.example") for number in range(24, 0, -1)],
 }
 
 
@@ -65,6 +68,15 @@ class ResolverTests(TestCase):
             assert found[0][1] == "best.example"
             firsts.add(found[1][1])
         assert firsts == {"first.example", "second.example"}
+
+    async def test_of_many_records_some_are_kept(self) -> None:
+        """What is remembered of an answer, and tried one after another, is bounded: the records of the best preference."""
+        found = await self.hosts("many.example")
+        assert isinstance(found, list)
+        assert len({address for _, _, address in found}) == resolver.RECORDS == len(found)
+        await self.hosts("many-hosts.example")
+        _, kept = self.resolver._memory["many-hosts.example", dns.MX]
+        assert [preference for preference, _ in kept.values] == list(range(1, resolver.RECORDS + 1))
 
     async def test_without_mx_the_domain_is_the_host(self) -> None:
         """A domain with addresses and no MX takes mail itself (RFC 5321 §5.1)."""
