@@ -1,9 +1,9 @@
 """`smtpplus doctor` against a running daemon: from the client's side, and on the server."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from tests.rig.commands import ask, run
 from tests.rig.daemon import HOST, Daemon, free_ports
 from tests.rig.name_server import NameServer
 
@@ -16,38 +16,34 @@ def test_doctor(tmp_path: Path) -> None:
         {"ports": str(implicit), "interfaces": [HOST], "tls": "implicit"},
     ]
     with NameServer(tmp_path) as names:
-        settings: dict[str, Any] = {"listen": listen, "dns": {"servers": [names.server]}}
+        settings: dict[str, Any] = {"hostname": "localhost", "listen": listen, "dns": {"servers": [names.server]}}
         with Daemon(tmp_path / "relay", routes=[{"via": "discard:"}], settings=settings) as daemon:
             daemon.port = plain
             daemon.add_user("app")
             daemon.start()
-            result = daemon.cli("doctor", HOST, "--ports", f"{plain}, {implicit}, {closed}", "--json")
-            assert result.returncode == 0, result.stdout + result.stderr
-            told = json.loads(result.stdout)
+            told = ask(daemon, "doctor", HOST, "--ports", f"{plain}, {implicit}, {closed}")
             found = {each["port"]: each for each in told["ports"]}
             assert found[closed]["state"] == "refused"
             assert (found[plain]["tls"], found[plain]["auth_in_clear"], found[implicit]["tls"]) == ("starttls", False, "implicit")
             assert "self-signed" in found[plain]["certificate"]
             assert "PLAIN" in found[plain]["auth"]
             assert told["use"] in (plain, implicit)
-            nothing = daemon.cli("doctor", HOST, "--ports", str(closed))
-            assert nothing.returncode == 1
+            nothing = run(daemon, "doctor", HOST, "--ports", str(closed))
+            assert nothing.exit_code == 1
             assert f"configured to serve: {plain}, {implicit}" in nothing.stdout
 
             names.publish("example.com", "v=spf1 +all")
             names.publish("_dmarc.example.com", "v=DMARC1; p=none")
-            assert daemon.cli("dkim", "add", "example.com").returncode == 0
-            result = daemon.cli("doctor", "--json")
-            findings = json.loads(result.stdout)["findings"]
+            assert run(daemon, "dkim", "add", "example.com").exit_code == 0
+            findings = ask(daemon, "doctor", status=1)["findings"]
             good = [each["text"] for each in findings if each["good"]]
             bad = {each["text"]: each["remedy"] for each in findings if each["good"] is False}
-            assert result.returncode == 1
             assert any(text.startswith("it runs as process") for text in good)
             assert {f"port {plain} answers", f"port {implicit} answers", "DMARC: v=DMARC1; p=none"} < set(good)
             assert bad["SPF: the record lets everybody send (+all)"]
             assert [text for text in bad if text.startswith("DKIM: the key") and text.endswith("is missing")]
             assert all(bad.values())
             daemon.terminate()
-            stopped = daemon.cli("doctor").stdout
+            stopped = run(daemon, "doctor").stdout
             assert "✗ daemon: it does not run on this machine. Remedy:" in stopped
             assert f"✗ ports: nobody answers at {HOST}, port {plain} (refused)" in stopped

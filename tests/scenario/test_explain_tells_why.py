@@ -1,5 +1,6 @@
 """`smtpplus explain` over the running daemon: delivered, put off, held and refused mail, each with its reason and its remedy."""
 
+import json
 import re
 import smtplib
 import time
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.rig import sender
+from tests.rig.commands import ask, run
 from tests.rig.daemon import Daemon
 from tests.rig.next_hop import NextHop
 
@@ -20,10 +22,10 @@ def explained(daemon: Daemon, what: str, done: Any) -> Any:
     """What is explained of `what` as soon as `done` holds of it; bounded."""
     deadline = time.monotonic() + PATIENCE
     while True:
-        result = daemon.cli("explain", what, "--json")
-        if result.returncode == 0 and done(told := daemon.cli_json("explain", what)):
+        result = run(daemon, "explain", what, "--json")
+        if result.exit_code == 0 and done(told := json.loads(result.stdout)):
             return told
-        assert time.monotonic() < deadline, result.stdout + result.stderr
+        assert time.monotonic() < deadline, result.output
         time.sleep(0.1)
 
 
@@ -71,13 +73,13 @@ def test_explain_tells_every_decision_and_the_gate(tmp_path: Path) -> None:
         with pytest.raises(smtplib.SMTPAuthenticationError), sender.session(daemon.port, "app", "wrong"):
             pass
         deadline = time.monotonic() + PATIENCE
-        while len(found := daemon.cli_json("explain", "--user", "APP", "--since", "1h")) < 5 and time.monotonic() < deadline:
+        while len(found := ask(daemon, "explain", "--user", "APP", "--since", "1h")) < 5 and time.monotonic() < deadline:
             time.sleep(0.1)
         told = [each.get("reason", each["kind"]) for each in found]  # smtplib tries two mechanisms
         assert told == ["message", "message", "domain_not_authorized", "wrong_password", "wrong_password"]
-        plain = daemon.cli("explain", slow).stdout
+        plain = run(daemon, "explain", slow).stdout
         assert f"To change that: smtpplus queue retry --id {slow}" in plain
-        assert daemon.cli("explain", "0000000000000").returncode == 1
+        assert run(daemon, "explain", "0000000000000").exit_code == 1
 
 
 def test_without_history_nothing_is_written(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import urllib.request
 from pathlib import Path
 
 from tests.rig import sender
+from tests.rig.commands import run
 from tests.rig.daemon import HOST, Daemon, free_ports
 
 APP = "app@example.com"
@@ -33,10 +34,10 @@ def test_metrics_readyz_and_top(tmp_path: Path) -> None:
         assert 'smtpplus_accepted_total{level="3"} 5.0' in text
         assert re.search(r"^smtpplus_commit_seconds_count \d", text, re.MULTILINE)
         assert page("readyz") == "ready\n"
-        shown = daemon.cli("top", "--once", "--interval", "0.2")
-        assert shown.returncode == 0, shown.stderr
+        shown = run(daemon, "top", "--once", "--interval", "0.2")
+        assert shown.exit_code == 0, shown.output
         assert "accepted 0.0/s" in shown.stdout
         assert "connections 0" in shown.stdout
         daemon.terminate()
-        gone = daemon.cli("top", "--once")
-        assert (gone.returncode, "does not answer" in gone.stderr) == (1, True)
+        gone = run(daemon, "top", "--once")
+        assert (gone.exit_code, "does not answer" in gone.output) == (1, True)

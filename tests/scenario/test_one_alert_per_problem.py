@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.rig import sender
+from tests.rig.commands import ask, run
 from tests.rig.daemon import Daemon
 from tests.rig.next_hop import NextHop
 
@@ -16,11 +17,11 @@ STORM = SESSIONS * EACH
 
 def test_a_storm_of_refusals_is_one_alert_and_one_digest(tmp_path: Path) -> None:
     """A20, B6: equal refusals are one alert and one digest whose count is exact; who gets it is set by list; `test` arrives."""
-    settings = {"alerts": {"to": ["operator@example.net"], "digest": "3s"}}
+    settings = {"alerts": {"to": ["operator@example.net"], "digest": "2s"}}
     with NextHop() as hop, Daemon(tmp_path, routes=[{"via": hop.via}], settings=settings) as daemon:
         password = daemon.add_user("app")
-        assert daemon.cli("alerts", "settings", "disk_filling", "off").returncode == 0
-        assert daemon.cli("alerts", "settings", "queue_growing", "maybe").returncode == 2
+        assert run(daemon, "alerts", "settings", "disk_filling", "off").exit_code == 0
+        assert run(daemon, "alerts", "settings", "queue_growing", "maybe").exit_code == 2
         daemon.start()
         for _ in range(SESSIONS):
             with sender.session(daemon.port, "app", password) as client:
@@ -33,11 +34,11 @@ def test_a_storm_of_refusals_is_one_alert_and_one_digest(tmp_path: Path) -> None
         assert letters[0]["Subject"].endswith("domain not authorized: mail from x@stranger.example was refused")
         assert letters[1]["Subject"].startswith(f"[relay.example.com] {STORM - 1} more: domain not authorized")
         assert f"{STORM} in all" in str(letters[1].get_payload(decode=True))
-        (problem,) = [each for each in daemon.cli_json("alerts", "list") if each["kind"] == "domain_not_authorized"]
+        (problem,) = [each for each in ask(daemon, "alerts", "list") if each["kind"] == "domain_not_authorized"]
         assert (problem["count"], problem["told"], problem["list"]) == (STORM, STORM, "default")
-        assert daemon.cli("list", "edit", "default", "--alerts", "boss@example.net").returncode == 0
-        assert daemon.cli_json("alerts", "settings", "--list", "default")["to"] == ["boss@example.net"]
-        assert daemon.cli("alerts", "test", "--list", "default").returncode == 0
+        assert run(daemon, "list", "edit", "default", "--alerts", "boss@example.net").exit_code == 0
+        assert ask(daemon, "alerts", "settings", "--list", "default")["to"] == ["boss@example.net"]
+        assert run(daemon, "alerts", "test", "--list", "default").exit_code == 0
         taken = hop.await_deliveries(lambda taken: len(taken) == 3)
         assert taken[2].recipients == ("boss@example.net",)
         daemon.terminate()
