@@ -46,6 +46,7 @@ from smtpplus.queue.assembly import assemble
 from smtpplus.queue.outbox import post
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
+from smtpplus.storage.reserve import Reserve
 from smtpplus.submission.checker import make_portal
 from smtpplus.submission.listener import Dependencies, ListenError, SubmissionService
 from smtpplus.submission.tls import CERTIFICATE, TLSError, server_tls
@@ -75,6 +76,8 @@ class Options(usage.Options):
 
 def makeService(options: Options) -> service.IService:
     """The relay as a service; `options` are parsed."""
+    # Twisted's own clock is that on the wall: set back by an hour, nothing would happen for an hour. This one only goes forward.
+    reactor.seconds = time.monotonic  # type: ignore[method-assign]  # a static one, and never called without its reactor
     return Relay(options.configuration, options.path)
 
 
@@ -168,11 +171,12 @@ class House:
             Dependencies(
                 configuration=configuration,
                 events=events,
-                portal=make_portal(self._directory, configuration, events, reactor),
+                portal=make_portal(self._directory, configuration, events, time.time),
                 spool=self.queue.spool,
                 new_id=self.queue.new_id,
                 tls=server_tls(configuration, time.time()),
                 reactor=reactor,
+                full=Reserve(configuration.state_directory, configuration.queue.minimum_free, time.monotonic).short,
             )
         )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import math
 import socket
+import time
 from typing import Callable, ClassVar, Protocol, cast
 
 from twisted.internet.defer import Deferred
@@ -82,6 +83,7 @@ class Connection(TwistedProtocol):
         keeper: Keeper,
         opened: Opened,
         most: int,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self.peer = peer
         self.dialogue = dialogue
@@ -89,6 +91,7 @@ class Connection(TwistedProtocol):
         self.deadline = math.inf  # of clock.seconds()
         self.transfer: Transfer | None = None
         self._clock = clock
+        self._now = now  # seconds since the epoch, for what the envelope says of times
         self._encryption = encryption
         self._keeper = keeper
         self._opened = opened
@@ -266,7 +269,7 @@ class Connection(TwistedProtocol):
     # --- a transaction ------------------------------------------------------------------------------------------------------------------
 
     def _approach(self, transfer: Transfer) -> None:
-        verdict = fit(transfer.request, self.dialogue, self._clock.seconds())
+        verdict = fit(transfer.request, self.dialogue, self._now())
         if isinstance(verdict, Fault):
             self._clock.callLater(0, self._misfit, transfer, verdict)  # not now: `done` would be called within `deliver`
         elif verdict.doubt:
@@ -277,7 +280,7 @@ class Connection(TwistedProtocol):
 
     def _propose(self, transfer: Transfer, verdict: Fit) -> None:
         dialogue = self.dialogue
-        proposal = self._proposal = propose(transfer.request, dialogue.extensions, verdict, self._clock.seconds())
+        proposal = self._proposal = propose(transfer.request, dialogue.extensions, verdict, self._now())
         dialogue.begin(proposal)
         self._flush()
         self._await(dialogue.patience)

@@ -14,7 +14,6 @@ from typing import Callable, Protocol
 
 import msgspec
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -94,7 +93,6 @@ class Acceptance:
 
     __slots__ = (
         "_budgets",
-        "_clock",
         "_display",
         "_events",
         "_fix_headers",
@@ -104,11 +102,12 @@ class Acceptance:
         "held",
         "long_lines",
         "new_id",
+        "now",
     )
     _log = Logger()
 
     def __init__(
-        self, *, configuration: Configuration, events: Events, spool: Spool, new_id: Callable[[], int], clock: IReactorTime
+        self, *, configuration: Configuration, events: Events, spool: Spool, new_id: Callable[[], int], now: Callable[[], float]
     ) -> None:
         self._budgets = Budgets()
         self._hostname = configuration.hostname
@@ -118,13 +117,9 @@ class Acceptance:
         self.long_lines = configuration.submission.long_lines == "accept"
         self._events = events
         self._spool = spool
-        self._clock = clock
+        self.now = now  # seconds since the epoch
         self.new_id = new_id
         self.held = 0  # octets that larger messages hold in memory, all together; see transaction
-
-    def now(self) -> float:
-        """Seconds since the epoch."""
-        return self._clock.seconds()
 
     def complete(
         self, octets: bytes, *, identity: str, trace: bytes, sender: str, authority: Authority, parameters: MailParameters = NONE
@@ -141,13 +136,13 @@ class Acceptance:
         authority.validateHeader(sender, header)
         wishes = smtpapi.NOTHING
         if header.has(smtpapi.FIELD):
-            wishes = smtpapi.read(header.values(smtpapi.FIELD), now=self._clock.seconds(), longest=self._longest)
+            wishes = smtpapi.read(header.values(smtpapi.FIELD), now=self.now(), longest=self._longest)
         asked = wishes.level or _level(header) if parameters.priority is None else priority.mt_level(parameters.priority)
         wanted = priority.effective(authority.level, asked, authority.ceiling)
-        level = self._budgets.level(authority.name, authority.budget, wanted, self._clock.seconds())
+        level = self._budgets.level(authority.name, authority.budget, wanted, self.now())
         added = bytearray()
         if not header.has("date"):
-            added += b"Date: %s\r\n" % mail_date(int(self._clock.seconds())).encode("ascii")
+            added += b"Date: %s\r\n" % mail_date(int(self.now())).encode("ascii")
         if header.has("message-id"):
             message_id = decoded(header.values("message-id")[0])
         else:
@@ -188,7 +183,7 @@ class Acceptance:
     def _accepted(self, _: object, envelope: Envelope, header: Completed, *, identity: str, session: str, client: str) -> None:
         self._events.state(
             Accepted(
-                self._clock.seconds(),
+                self.now(),
                 identity,
                 session,
                 client,
@@ -205,9 +200,9 @@ class Acceptance:
         )
         if header.lowered is not None:
             asked, budget = header.lowered
-            self._events.state(Lowered(self._clock.seconds(), identity, envelope.user, asked, envelope.level, budget))
+            self._events.state(Lowered(self.now(), identity, envelope.user, asked, envelope.level, budget))
         if envelope.release_at:
-            self._events.state(Scheduled(self._clock.seconds(), identity, envelope.release_at))
+            self._events.state(Scheduled(self.now(), identity, envelope.release_at))
 
 
 @functools.lru_cache(maxsize=2)

@@ -260,4 +260,4 @@ class Admission(Channel):
     # facts
 
     def _tell(self, event: Callable[..., Any], *facts: object) -> None:
-        self.factory.events.state(event(self.factory.clock.seconds(), *facts))
+        self.factory.events.state(event(self.factory.wall(), *facts))

@@ -15,7 +15,6 @@ from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.mail import smtp
 from twisted.mail.interfaces import IMessageDelivery
 from twisted.python.failure import Failure
@@ -307,11 +306,11 @@ def adapted(delivery: Any) -> Any:
 class SubmissionRealm:
     """Gives each session that logs in its SubmissionDelivery."""
 
-    def __init__(self, directory: Directory, configuration: Configuration, events: Events, clock: IReactorTime) -> None:
+    def __init__(self, directory: Directory, configuration: Configuration, events: Events, now: Callable[[], float]) -> None:
         self._directory = directory
         self._configuration = configuration
         self._events = events
-        self._clock = clock
+        self._now = now
 
     def requestAvatar(self, avatarId: bytes | tuple[()], mind: Any, *interfaces: Any) -> Deferred[tuple[Any, Any, Callable[[], None]]]:
         """`avatarId` is the name of a user, `mind` the session. Fails with LoginRefused if the user is gone or not active."""
@@ -321,7 +320,7 @@ class SubmissionRealm:
 
     def _avatar(self, user: User, mind: Any) -> tuple[Any, Any, Callable[[], None]]:
         avatar = SubmissionDelivery(
-            user, mind, directory=self._directory, configuration=self._configuration, events=self._events, now=self._clock.seconds
+            user, mind, directory=self._directory, configuration=self._configuration, events=self._events, now=self._now
         )
         return IMessageDelivery, avatar, _logout
 
@@ -330,10 +329,10 @@ def _logout() -> None:
     """Nothing is held for a session."""
 
 
-def make_portal(directory: Directory, configuration: Configuration, events: Events, clock: IReactorTime) -> Portal:
+def make_portal(directory: Directory, configuration: Configuration, events: Events, now: Callable[[], float]) -> Portal:
     """The portal of the accounts. What the configuration sets for users is in force from now on."""
     directory.server = server_settings(configuration)
     return Portal(
-        SubmissionRealm(directory, configuration, events, clock),
+        SubmissionRealm(directory, configuration, events, now),
         [DirectoryChecker(directory, scram.load_key(configuration.state_directory))],
     )

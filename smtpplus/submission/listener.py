@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import time
 from typing import Any, Callable
 
 import attrs
@@ -49,6 +50,8 @@ class Dependencies:
     new_id: Callable[[], int]
     tls: ServerTLS | None
     reactor: Any  # IReactorTime, IReactorFDSet
+    now: Callable[[], float] = time.time  # seconds since the epoch; the reactor's own are good for intervals alone
+    full: Callable[[], bool] = bool  # whether there is no room for another message
 
 
 class SubmissionFactory(smtp.SMTPFactory):
@@ -65,6 +68,8 @@ class SubmissionFactory(smtp.SMTPFactory):
         self.limits = configuration.limits
         self.events = dependencies.events
         self.clock = dependencies.reactor
+        self.wall = dependencies.now
+        self.full = dependencies.full
         self.acceptance = acceptance
         self.tls = None if listen.tls == "none" else dependencies.tls
         self.implicit_tls = listen.tls == "implicit"
@@ -123,7 +128,7 @@ class SubmissionFactory(smtp.SMTPFactory):
     def ehlo_reply(self, session: Admission) -> bytes:
         """The answer to EHLO."""
         mechanisms = self._mechanisms[session.startedTLS] if session.may_log_in else ""
-        return self.offer.ehlo(secure=session.startedTLS, mechanisms=mechanisms, size=session.size_limit, now=self.now)
+        return self.offer.ehlo(secure=session.startedTLS, mechanisms=mechanisms, size=session.size_limit, now=self.wall())
 
 
 def _within(address: str, networks: tuple[Network, ...]) -> bool:
@@ -148,10 +153,11 @@ class SubmissionService(Service):
             events=dependencies.events,
             spool=dependencies.spool,
             new_id=dependencies.new_id,
-            clock=dependencies.reactor,
+            now=dependencies.now,
         )
         self.factories = [SubmissionFactory(dependencies, listen, self.sessions, acceptance) for listen in configuration.listen]
-        self._renewal = Renewal(dependencies.tls, dependencies.reactor, dependencies.events) if dependencies.tls is not None else None
+        tls, events = dependencies.tls, dependencies.events
+        self._renewal = Renewal(tls, dependencies.reactor, dependencies.now, events) if tls is not None else None
         self.ports: list[tcp.Port] = []
         self.skipped: list[str] = []
 

@@ -65,6 +65,8 @@ class Reception(Authentication):
         if self.delivery is None:  # from a trusted network, and the first time: who is it?
             self.wait(self.trust().addCallback(lambda _: self.do_MAIL(rest)))
             return
+        if self.factory.full():
+            raise reasons.STORAGE_FAULT.refusal()
         sender, parameters = parse_mail(rest)
         self._origin = origin = Path(sender)
         limit = self.size_limit
@@ -74,7 +76,7 @@ class Reception(Authentication):
         if most and self._begun >= most:
             raise reasons.TOO_MANY_MESSAGES.refusal(limit=str(most))
         if parameters is not NONE:
-            parameters = self.factory.offer.settle(parameters, secure=self.startedTLS, now=self.factory.clock.seconds())
+            parameters = self.factory.offer.settle(parameters, secure=self.startedTLS, now=self.factory.wall())
         valid = self.delivery.validateFrom(self._helo, origin)
         if isinstance(valid, Deferred):
             self.wait(valid.addCallback(lambda _: self._begin(origin, parameters)))

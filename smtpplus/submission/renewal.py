@@ -6,6 +6,7 @@ cannot be used changes nothing and is stated as a Fault, once for each change; s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.task import LoopingCall
@@ -22,9 +23,9 @@ class Renewal:
 
     _log = Logger()
 
-    def __init__(self, tls: ServerTLS, clock: Any, events: Events) -> None:
+    def __init__(self, tls: ServerTLS, clock: Any, now: Callable[[], float], events: Events) -> None:
         self._tls = tls
-        self._clock = clock
+        self._now = now
         self._events = events
         self._loaded = self._seen = tls.stamp()
         self._loop = LoopingCall(self.look)
@@ -52,6 +53,6 @@ class Renewal:
             self._tls.reload()
         except TLSError as fault:
             self._log.error("the changed certificates are not used: {fault}", fault=fault)
-            self._events.state(Fault(self._clock.seconds(), f"the changed certificates are not used: {fault}"))
+            self._events.state(Fault(self._now(), f"the changed certificates are not used: {fault}"))
         else:
             self._log.info("the certificates were read anew")

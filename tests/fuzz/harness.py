@@ -183,7 +183,7 @@ def hold(octets: bytes, cuts: list[int]) -> Outcome:
     configuration = Configuration(hostname="mail.example.com", state_directory=_STATE, listen=(listen,), limits=limits)
     events = Events()
     new_id = itertools.count(1).__next__
-    acceptance = Acceptance(configuration=configuration, events=events, spool=spool, new_id=new_id, clock=clock)
+    acceptance = Acceptance(configuration=configuration, events=events, spool=spool, new_id=new_id, now=clock.seconds)
     joined = Portal(portal, [portal])
     needs = Dependencies(configuration=configuration, events=events, portal=joined, spool=spool, new_id=new_id, tls=None, reactor=clock)
     factory = SubmissionFactory(needs, listen, Sessions(configuration, clock), acceptance)

@@ -9,6 +9,7 @@ import itertools
 import re
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -221,7 +222,7 @@ class SessionCase(TestCase):
             Dependencies(
                 configuration=configuration,
                 events=bus,
-                portal=portal(bus) if portal else make_portal(self.directory(), configuration, bus, reactor),
+                portal=portal(bus) if portal else make_portal(self.directory(), configuration, bus, time.time),
                 spool=self.spool,
                 new_id=itertools.count(1).__next__,
                 tls=self.tls(configuration),

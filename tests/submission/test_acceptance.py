@@ -58,7 +58,7 @@ class HeaderTests(SynchronousTestCase):
             events=Events(),
             spool=MemorySpool(),
             new_id=iter(range(9)).__next__,
-            clock=clock,
+            now=clock.seconds,
         )
         return acceptance.complete(
             header + b"\r\n",

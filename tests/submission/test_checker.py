@@ -309,7 +309,7 @@ class SwapTests(SessionCase):
     def test_our_avatar_is_what_it_says(self) -> Any:
         """The realm gives users, by name, an ISubmissionDelivery, which is an IMessageDelivery; anonymous ones get nothing."""
         directory = self.directory()
-        realm = SubmissionRealm(directory, Configuration(hostname="mail.example.com"), Events(), reactor)
+        realm = SubmissionRealm(directory, Configuration(hostname="mail.example.com"), Events(), time.time)
         _, avatar, _ = yield realm.requestAvatar(b"app", None, IMessageDelivery)
         self.assertTrue(verifyObject(ISubmissionDelivery, avatar))
         portal = Portal(realm, [AllowAnonymousAccess()])

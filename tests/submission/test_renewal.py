@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from typing import Any
 
 from cryptography import x509
@@ -93,7 +94,7 @@ class RenewalTests(CertificateCase):
     def test_a_file_that_is_being_written_is_left_alone(self) -> Any:
         """A key that does not fit its certificate yet is no fault before it has stayed so."""
         self.serve(tls=self.settings())
-        watch = renewal.Renewal(ServerTLS(self.certificate, self.key, "1.2"), reactor, self.service.factories[0].events)  # type: ignore[union-attr]  # served
+        watch = renewal.Renewal(ServerTLS(self.certificate, self.key, "1.2"), reactor, time.time, self.service.factories[0].events)  # type: ignore[union-attr]  # served
         self.certificate.write_text("half of it")
         watch.look()
         self.make("second.example")
