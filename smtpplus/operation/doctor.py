@@ -27,18 +27,19 @@ _MOST = 200  # ports tried
 @click.command()
 @click.argument("host", required=False)
 @click.option("--ports", metavar="LIST", default=USUAL, show_default=True, help="With HOST: the ports to try.")
+@click.option("--patience", type=click.FloatRange(0.1, 60), default=5.0, show_default=True, help="With HOST: seconds for each step.")
 @click.option("--domain", "domains", multiple=True, help="On the server: look at this sender domain alone. May be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.pass_obj
-def doctor(operation: Operation, host: str | None, ports: str, domains: tuple[str, ...], as_json: bool) -> None:
+def doctor(operation: Operation, /, *, host: str | None, ports: str, patience: float, domains: tuple[str, ...], as_json: bool) -> None:
     """Examine HOST from a mail client's machine: open ports, encryption, login. Without HOST: examine this server."""
     if host is not None:
-        _client(operation, host, ports, as_json)
+        _client(operation, host, ports, patience, as_json)
     else:
         _server(operation, domains, as_json)
 
 
-def _client(operation: Operation, host: str, text: str, as_json: bool) -> None:
+def _client(operation: Operation, host: str, text: str, patience: float, as_json: bool) -> None:
     import msgspec
 
     from smtpplus.config import values
@@ -50,7 +51,7 @@ def _client(operation: Operation, host: str, text: str, as_json: bool) -> None:
         raise click.UsageError(f"--ports: {error}.") from None
     if len(numbers) > _MOST:
         raise click.UsageError(f"--ports: {len(numbers)} ports are too many; name {_MOST} at most.")
-    found = probe(host, numbers)
+    found = probe(host, numbers, patience)
     chosen = best(found)
     served = _served(operation)
     if as_json:

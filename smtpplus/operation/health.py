@@ -56,7 +56,7 @@ def ports(configuration: Configuration, patience: float = 2.0) -> Iterator[Findi
         host = _reachable(block)
         for each in block.ports:
             for number in sorted({each.first, each.last}):
-                found = look(host, number, patience)
+                found = look(host, number, patience, implicit=block.tls == "implicit")
                 if found.state != "open":
                     remedy = "start the daemon; if it runs, its log says why the port could not be had"
                     yield Finding("ports", False, f"nobody answers at {host}, port {number} ({found.state})", remedy)

@@ -19,7 +19,6 @@ import msgspec
 
 from smtpplus.mail.reply import printable
 
-PATIENCE = 5.0  # seconds for each step
 WORKERS = 16
 State = Literal["open", "refused", "filtered", "unreachable"]
 IMPLICIT = frozenset((465,))
@@ -45,8 +44,8 @@ class Port(msgspec.Struct):
         return self.smtp and bool(self.auth)
 
 
-def probe(host: str, ports: Sequence[int], *, patience: float = PATIENCE) -> list[Port]:
-    """Try all `ports` of `host`, several at a time."""
+def probe(host: str, ports: Sequence[int], patience: float) -> list[Port]:
+    """Try all `ports` of `host`, several at a time, each step for `patience` seconds."""
     with ThreadPoolExecutor(WORKERS) as pool:
         return list(pool.map(lambda port: look(host, port, patience), ports))
 
@@ -58,8 +57,8 @@ def best(found: Sequence[Port]) -> Port | None:
     return min(usable, key=lambda each: (not each.tls, each.certificate != "valid", order.get(each.port, 2), each.port), default=None)
 
 
-def look(host: str, port: int, patience: float) -> Port:
-    """Try one port."""
+def look(host: str, port: int, patience: float, *, implicit: bool = False) -> Port:
+    """Try one port; `implicit`: TLS is expected from the start."""
     try:
         socket.create_connection((host, port), patience).close()
     except ConnectionRefusedError:
@@ -71,7 +70,7 @@ def look(host: str, port: int, patience: float) -> Port:
         return Port(port, "unreachable" if unreachable else "filtered", fault=printable(fault.strerror or str(fault)))
     found = Port(port, "open")
     try:
-        if port in IMPLICIT or not _speak(found, host, patience):
+        if implicit or port in IMPLICIT or not _speak(found, host, patience):
             _speak_inside_tls(found, host, patience)
     except (OSError, smtplib.SMTPException) as fault:
         found.fault = found.fault or printable(str(fault))

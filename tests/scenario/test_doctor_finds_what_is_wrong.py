@@ -21,7 +21,7 @@ def test_doctor(tmp_path: Path) -> None:
             daemon.port = plain
             daemon.add_user("app")
             daemon.start()
-            told = ask(daemon, "doctor", HOST, "--ports", f"{plain}, {implicit}, {closed}")
+            told = ask(daemon, "doctor", HOST, "--ports", f"{plain}, {implicit}, {closed}", "--patience", "1")
             found = {each["port"]: each for each in told["ports"]}
             assert found[closed]["state"] == "refused"
             assert (found[plain]["tls"], found[plain]["auth_in_clear"], found[implicit]["tls"]) == ("starttls", False, "implicit")
