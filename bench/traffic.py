@@ -56,12 +56,12 @@ def send(port: int, *, messages: int, sessions: int, length: int, reuse: bool) -
 class Sink:
     """smtp-sink on `port`, counting. Use as a context manager; it lasts for all runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, interface: str = HOST) -> None:
         self.port = free_port()
         self._count = 0
         self._counted = threading.Condition()
         as_root = ["-u", "nobody"] if os.geteuid() == 0 else []
-        self._process = subprocess.Popen([SINK, *as_root, "-c", f"{HOST}:{self.port}", "1024"], stdout=subprocess.PIPE)
+        self._process = subprocess.Popen([SINK, *as_root, "-c", f"{interface}:{self.port}", "1024"], stdout=subprocess.PIPE)
         threading.Thread(target=self._read, daemon=True).start()
 
     def __enter__(self) -> Sink:

@@ -1,0 +1,180 @@
+"""How the queue scales (`make bench-queue`): urgent mail over a long backlog, a million messages, a dead destination.
+
+Each figure is printed beside that of its idle twin from the same run, with their ratio; nothing is asserted. Times of urgent messages are
+those of the mail log: from the acceptance that is answered 250 to the next hop's 250.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import smtplib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench import machine
+from bench.backlog import Relay
+from bench.slow_hop import SlowHop
+from bench.traffic import HOST, Sink
+
+MIB = 1024 * 1024
+URGENT = b"From: a@example.com\r\nTo: u@urgent.example\r\nSubject: urgent\r\nX-Priority: 1\r\n\r\n" + (b"y" * 76 + b"\r\n") * 50
+
+
+@contextmanager
+def relay(arguments: argparse.Namespace, settings: str) -> Iterator[Relay]:
+    """A relay in a directory of its own that is gone afterwards."""
+    directory = Path(tempfile.mkdtemp(prefix="smtpplus-queue-", dir=arguments.directory))
+    made = Relay(directory / "relay", settings)
+    try:
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def route(port: int) -> str:
+    return f'[[route]]\ndestination = "*"\nvia = "smtp://{HOST}:{port}"\n'
+
+
+def trickle(made: Relay, count: int, pause: float, on: Callable[[], bool] = lambda: True) -> None:
+    """Submit up to `count` urgent messages, one each `pause` seconds, while `on` says so."""
+    client = smtplib.SMTP(HOST, made.port, timeout=120.0)
+    for _ in range(count):
+        if not on():
+            break
+        client.sendmail("a@example.com", ["u@urgent.example"], URGENT)
+        time.sleep(pause)
+    client.close()
+    deadline = time.monotonic() + 30.0
+    while len(made.urgent_times()) < 1 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(1.0)  # the mail log is written behind
+
+
+def shown(times: list[float]) -> tuple[float, float]:
+    """Median and p99, in milliseconds."""
+    ordered = sorted(times)
+    return statistics.median(ordered) * 1000, ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] * 1000
+
+
+def compare(name: str, idle: list[float], busy: list[float]) -> None:
+    """One line of the report about urgent messages."""
+    (idle_median, idle_tail), (busy_median, busy_tail) = shown(idle), shown(busy)
+    print(
+        f"{name}: median {busy_median:.1f} ms, p99 {busy_tail:.1f} ms of {len(busy)}; idle {idle_median:.1f} ms, {idle_tail:.1f} ms "
+        f"of {len(idle)}; ratio {busy_median / idle_median:.2f}, {busy_tail / idle_tail:.2f} (wanted: 1.5)",
+        flush=True,
+    )
+
+
+def urgent_over_backlog(arguments: argparse.Namespace) -> None:
+    """Proof 1: a level-1 message while a backlog is sent as fast as the next hop takes it."""
+    with Sink() as sink:
+        with relay(arguments, route(sink.port)) as made:
+            made.start()
+            trickle(made, arguments.urgent, 0.1)
+            idle = made.urgent_times()
+        with relay(arguments, route(sink.port)) as made:
+            made.fill(["bulk.example"], arguments.backlog, size=4096)
+            before, begun = sink.count, made.start()
+            end = before + int(arguments.backlog * 0.9)
+            trickle(made, arguments.urgent, 0.1, lambda: sink.count < end)
+            busy, rate = made.urgent_times(), (sink.count - before) / (time.monotonic() - begun)
+    compare(f"urgent over a backlog of {arguments.backlog} sent at {rate:.0f}/s", idle, busy)
+
+
+def urgent_over_large_transfers(arguments: argparse.Namespace) -> None:
+    """Proof 1: the same while every bulk connection is in the middle of 10 MiB to a next hop that reads 1 MiB/s."""
+    with SlowHop(MIB) as hop:
+        with relay(arguments, route(hop.port)) as made:
+            made.start()
+            trickle(made, 40, 0.25)
+            idle = made.urgent_times()
+        with relay(arguments, route(hop.port)) as made:
+            made.fill(["bulk.example"], 40, size=10 * MIB)
+            made.start()
+            time.sleep(2.0)
+            trickle(made, 40, 0.25)
+            busy = made.urgent_times()
+    compare("urgent over 10 MiB transfers read at 1 MiB/s", idle, busy)
+
+
+def drained(made: Relay, sink: Sink, count: int, seconds: float) -> tuple[float, float]:
+    """Start the relay; seconds until the first of `count` messages arrived, and the rate from then on, for at most `seconds`."""
+    before = sink.count
+    begun = made.start()
+    while sink.count == before and time.monotonic() < begun + 120.0:
+        time.sleep(0.005)
+    first, at = time.monotonic(), sink.count
+    while sink.count < before + count and time.monotonic() < first + seconds:
+        time.sleep(0.005)
+    return first - begun, (sink.count - at) / (time.monotonic() - first)
+
+
+def loopback(number: int) -> str:
+    """An address of this machine for each number, so that each destination has a next hop of its own."""
+    return f"127.{1 + number // 62_500}.{number // 250 % 250}.{1 + number % 250}"
+
+
+def million(arguments: argparse.Namespace) -> None:
+    """Proof 2: a million queued in 10,000 destinations against a thousand in ten."""
+    with Sink("0.0.0.0") as sink:
+        destinations = max(1, arguments.million // 100)
+        settings = f'[delivery]\nmx_port = {sink.port}\ntls = "none"\n'
+        rates: list[float] = []
+        for count, spread in ((1000, 10), (arguments.million, destinations)):
+            with relay(arguments, settings) as made:
+                made.fill([f"[{loopback(number)}]" for number in range(spread)], count, size=1024)
+                first, rate = drained(made, sink, count, 30.0)
+                rates.append(rate)
+                print(
+                    f"{count} queued in {spread} destinations: first after {first:.2f} s, {rate:.0f}/s, peak memory {made.memory()} MiB",
+                    flush=True,
+                )
+    print(f"ratio {rates[1] / rates[0]:.2f} (wanted: 0.90; first within 3 s, under 400 MiB)", flush=True)
+
+
+def dead_destination(arguments: argparse.Namespace) -> None:
+    """Proof 3: one destination of a hundred takes connections and never says a word."""
+    count = 20_000
+    rates: list[float] = []
+    with Sink("0.0.0.0") as sink, SlowHop(0) as dead:
+        for name, port in (("alive", sink.port), ("dead", dead.port)):
+            routes = f'[[route]]\ndestination = "d0.example"\nvia = "smtp://127.0.0.1:{port}"\n' + "".join(
+                f'[[route]]\ndestination = "d{number}.example"\nvia = "smtp://127.0.1.{number}:{sink.port}"\n' for number in range(1, 100)
+            )
+            with relay(arguments, routes) as made:
+                made.fill([f"d{number}.example" for number in range(100)], count, size=4096)
+                others = count - count // 100
+                _, rate = drained(made, sink, count if name == "alive" else others, 120.0)
+                rates.append(rate)
+                print(f"a hundred destinations, one {name}: {rate:.0f}/s", flush=True)
+    print(f"ratio {rates[1] / rates[0]:.2f} (wanted: 0.99)", flush=True)
+
+
+STAGES = {"backlog": urgent_over_backlog, "large": urgent_over_large_transfers, "million": million, "dead": dead_destination}
+
+
+def main() -> int:
+    """Run the stages that were asked for."""
+    parser = argparse.ArgumentParser(prog="make bench-queue", description="how the queue scales")
+    parser.add_argument("--stage", choices=[*STAGES], action="append", help="only this one; may be repeated")
+    parser.add_argument("--backlog", type=int, default=100_000)
+    parser.add_argument("--urgent", type=int, default=200, help="urgent messages")
+    parser.add_argument("--million", type=int, default=1_000_000)
+    parser.add_argument("--directory", default="/var/tmp", help="where queues lie; not a memory file system")
+    arguments = parser.parse_args()
+    for key, value in machine.describe(Path(arguments.directory)).items():
+        print(f"{key}: {value}")
+    for name in arguments.stage or [*STAGES]:
+        STAGES[name](arguments)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
