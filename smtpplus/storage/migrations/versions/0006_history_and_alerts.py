@@ -10,6 +10,11 @@ IDENTITY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
+    _history()
+    _alerts()
+
+
+def _history() -> None:
     op.create_table(
         "history",
         sa.Column("id", IDENTITY, autoincrement=False, nullable=False),
@@ -50,6 +55,9 @@ def upgrade() -> None:
         sa.Column("count", IDENTITY, nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
+
+
+def _alerts() -> None:
     op.create_table(
         "problems",
         sa.Column("kind", sa.Text(), nullable=False),
