@@ -214,21 +214,11 @@ class SubmissionDelivery:
         return self._directory.effective(user).message_size
 
     def validateFrom(self, helo: Hello, origin: smtp.Address) -> smtp.Address:
-        """`origin` if the user may use it as envelope sender; else Refusal. User and settings are looked at anew for each message (A7).
-
-        A password that was reset ends what the old one began.
-        """
-        user = self._directory.current(self._user)
-        if user is None or not user.active:
-            reason = reasons.UNKNOWN_USER if user is None else inactive(user)
-            raise Refusal(reasons.AUTH_REQUIRED.reply(), reason.code)
-        if user.password != self._user.password and (self._mind is None or self._mind.logged_in):
-            raise Refusal(reasons.AUTH_REQUIRED.reply(), reasons.PASSWORD_CHANGED.code)
-        self._user = user
-        self._effective = self._directory.effective(user)
+        """`origin` if the user may use it as envelope sender; else Refusal. User and settings are looked at anew for each message (A7)."""
+        self._look()
         self._reported = False
         address = origin.addrstr.decode("utf-8", "replace")
-        self._judge(authorize(user, address, require_verified=self._effective.require_verified), address)
+        self._judge(authorize(self._user, address, require_verified=self._effective.require_verified), address)
         return origin
 
     def validateTo(self, user: smtp.User) -> Callable[[], Any]:
@@ -247,9 +237,11 @@ class SubmissionDelivery:
         )
 
     def validateHeader(self, sender: str, header: Header) -> None:
-        """Refusal unless every address of From and Sender, and of their Resent- kind, is the user's to use (A13, A17)."""
-        if self._reported:
-            return  # one message, one alert (A19)
+        """Refusal unless every address of From and Sender, and of their Resent- kind, is the user's to use (A13, A17).
+
+        User and settings are looked at again: what changed since MAIL is in force before a message is taken (A7).
+        """
+        self._look()
         verdict = authorize_message(
             self._user,
             sender,
@@ -260,13 +252,27 @@ class SubmissionDelivery:
         )
         self._judge(verdict, sender)
 
+    def _look(self) -> None:
+        """Take up what user and settings are now. Refusal if the user is gone or inactive; a password that was reset ends what the old
+        one began."""
+        user = self._directory.current(self._user)
+        if user is None or not user.active:
+            reason = reasons.UNKNOWN_USER if user is None else inactive(user)
+            raise Refusal(reasons.AUTH_REQUIRED.reply(), reason.code)
+        if user.password != self._user.password and (self._mind is None or self._mind.logged_in):
+            raise Refusal(reasons.AUTH_REQUIRED.reply(), reasons.PASSWORD_CHANGED.code)
+        self._user = user
+        self._effective = self._directory.effective(user)
+
     def _judge(self, verdict: Verdict, sender: str) -> None:
-        """Block, or in alert mode say what block mode would have done (A19, A20)."""
+        """Block, or in alert mode say what block mode would have done (A19, A20), once for one message."""
         if verdict.allowed:
             return
         refusal = verdict.refusal or reasons.ADDRESS_NOT_AUTHORIZED.refusal()
         if self._effective.unauthorized == "block":
             raise refusal
+        if self._reported:
+            return
         self._reported = True
         session, client = (self._mind.name, self._mind.client) if self._mind else ("", "")
         about = verdict.address or sender
@@ -287,6 +293,7 @@ class PlainDelivery:
     ceiling = priority.HIGHEST
     budget = 0
     message_size = None
+    unauthorized = False
 
     def __init__(self, delivery: Any) -> None:
         self.validateFrom = delivery.validateFrom

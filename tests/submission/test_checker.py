@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import ipaddress
 import time
-from typing import Any
+from typing import Any, Callable
 
+from sqlalchemy import Connection
 from twisted.cred.checkers import AllowAnonymousAccess, InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import Anonymous
 from twisted.cred.portal import IRealm, Portal
@@ -17,7 +18,7 @@ from twisted.mail.interfaces import IMessageDelivery
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from smtpplus.accounts import passwords, store
+from smtpplus.accounts import fields, passwords, store
 from smtpplus.accounts.directory import POLL
 from smtpplus.config import Configuration, Listen, Senders
 from smtpplus.events import Accepted, AuthenticationFailed, Events, Refused, WouldRefuse
@@ -109,6 +110,7 @@ class SenderTests(SessionCase):
             [("visitor@b.com", "domain_not_authorized"), ("visitor@b.com", "domain_not_authorized")],
         )
         self.assertTrue(all(event.reply.startswith("550 5.7.1") and event.user == "app" for event in told))
+        self.assertEqual([kept.envelope.unauthorized for kept in self.spool.kept], [True, True, False])
 
     @inlineCallbacks
     def test_a_user_switched_off_is_noticed_by_a_session_under_way(self) -> Any:
@@ -147,6 +149,47 @@ class SenderTests(SessionCase):
         with engine.begin() as connection:
             store.set_password(connection, "app", passwords.hash_password(password), now=2.0)
         engine.dispose()
+
+    def finished(self, change: Callable[[Connection], Any], sender: str) -> Any:
+        """The reply to a message of app whose MAIL came before `change`, and whose header came after it was noticed."""
+
+        def dialog() -> str:
+            client = self.logged_in()
+            assert client.codes(f"MAIL FROM:<{sender}>", "RCPT TO:<x@example.net>", "DATA")[-1] == "354"
+            engine = create_engine(self.url)
+            with engine.begin() as connection:
+                change(connection)
+            engine.dispose()
+            time.sleep(3 * POLL)
+            client.send(message(sender) + b".\r\n")
+            reply = client.reply()
+            client.close()
+            return status(reply)
+
+        return self.during(dialog)
+
+    @inlineCallbacks
+    def test_who_is_switched_off_finishes_no_message(self) -> Any:
+        """A7: who is deactivated between MAIL and the end of the header is refused, and nothing is queued."""
+        self.serve()
+        code = yield self.finished(lambda connection: store.set_active(connection, "app", False, now=2.0), "app@a.com")
+        self.assertEqual((code, self.spool.kept), ("530 5.7.0", []))
+        self.assertEqual(self.stated(Refused)[-1].reason, "inactive_user")
+
+    @inlineCallbacks
+    def test_who_is_deleted_finishes_no_message(self) -> Any:
+        """A7: who is deleted between MAIL and the end of the header is refused, and nothing is queued."""
+        self.serve()
+        code = yield self.finished(lambda connection: store.delete_user(connection, "app"), "app@a.com")
+        self.assertEqual((code, self.spool.kept), ("530 5.7.0", []))
+
+    @inlineCallbacks
+    def test_block_mode_holds_for_a_message_under_way(self) -> Any:
+        """A19: a message begun in alert mode is refused if block mode came before its header ended; so is a sender that was taken away."""
+        self.serve(senders=Senders(unauthorized="alert"))
+        changes = store.Changes(settings={"unauthorized": "block"}, domains=fields.domains("c.com"), vouch=True)
+        code = yield self.finished(lambda connection: store.edit_user(connection, "app", changes, now=2.0), "app@a.com")
+        self.assertEqual((code, self.spool.kept), ("550 5.7.1", []))
 
     @inlineCallbacks
     def test_a_password_that_was_reset_is_good_for_no_more_mail(self) -> Any:
