@@ -25,10 +25,12 @@ DOMAIN_LIMIT = 253  # octets without the final dot, RFC 1035 §2.3.4
 _ATEXT = r"-A-Za-z0-9!#$%&'*+/=?^_`{|}~"  # RFC 5322 §3.2.3
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"  # RFC 5321 §4.1.2 sub-domain, RFC 1035 §2.3.4
 _PLAIN_DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
-_PLAIN_ADDRESS = rf"[{_ATEXT}]+(?:\.[{_ATEXT}]+)*@{_PLAIN_DOMAIN}"
+_PLAIN_ADDRESS = rf"(?![^@]*=\?)[{_ATEXT}]+(?:\.[{_ATEXT}]+)*@{_PLAIN_DOMAIN}"
 _PLAIN = re.compile(_PLAIN_ADDRESS).fullmatch
 _PLAIN_PATH = re.compile(rf"<({_PLAIN_ADDRESS})>(?= |\Z)").match
 _DOMAIN = re.compile(_PLAIN_DOMAIN).fullmatch
+# RFC 2047 §5 (3) forbids encoded words in an addr-spec; a program that decodes one there reads another address
+_ENCODED_WORD = re.compile(r"=\?[^?]*\?[^?]*\?.*\?=").search
 _DOT_STRING = re.compile(rf"[{_ATEXT}\x80-\U0010ffff]+(?:\.[{_ATEXT}\x80-\U0010ffff]+)*").fullmatch
 _QUOTED = r'"[^"\\]*(?:\\.[^"\\]*)*"'
 _QUOTED_LOCAL = re.compile(r'"(?:[\x20\x21\x23-\x5b\x5d-\x7e\x80-\U0010ffff]|\\[\x20-\x7e])*"').fullmatch
@@ -150,6 +152,8 @@ def _parse_odd_mailbox(text: str) -> Mailbox:
     local, domain = text[:at], text[at + 1 :]
     if not local:
         raise AddressError(f"{text!r} has nothing before the @")
+    if _ENCODED_WORD(_QUOTED_PAIR.sub(r"\1", local) if quoted else local):
+        raise AddressError(f"{text!r} has an encoded word (=?…?=) before the @; write the name as it is")
     if quoted:
         if not _QUOTED_LOCAL(local):
             raise AddressError(f"{local} has a character that is not allowed between quotes")
