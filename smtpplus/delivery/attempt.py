@@ -70,7 +70,7 @@ class Delivery:
     def deliver(self, request: Request, done: Done) -> Transfer:
         """Begin an attempt; see mail.disposition."""
         transfer = Transfer(request, done, _NOWHERE)
-        if self._signer is not None and self._signer.active:
+        if self._signer is not None and self._signer.active and not request.envelope.unauthorized:
             transfer.holder = _Signing()
             self._signer.sign(request.envelope, request.content, functools.partial(self._signed, transfer))
         else:

@@ -43,6 +43,7 @@ class Envelope(msgspec.Struct, frozen=True):
     deliver_by: float = 0.0  # the sender wants to hear if it is not delivered by then; 0: never mind; RFC 2852
     by_mode: str = ""  # then: "N" notify, go on trying; "R" return it; with a "T" behind it: trace each relay, RFC 2852 §4
     require_tls: bool = False  # only over verified TLS, also beyond the next hop; RFC 8689
+    unauthorized: bool = False  # alert mode let it through: our domains do not sign for who may not use them
 
 
 class Content(Protocol):

@@ -31,6 +31,7 @@ class _Parameters(msgspec.Struct, frozen=True, omit_defaults=True):
     by_mode: str = ""
     require_tls: bool = False
     release_at: float = 0.0
+    unauthorized: bool = False
 
 
 class _RecipientParameters(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -57,7 +58,7 @@ Waiting = tuple[int, int, str, int, str, float, str, str]  # message id, number,
 def parameters(envelope: Envelope) -> str | None:
     """The column `parameters` of a message."""
     asked = envelope.body or envelope.smtputf8 or envelope.ret or envelope.envid or envelope.campaign
-    if not (asked or envelope.by_mode or envelope.require_tls or envelope.release_at):
+    if not (asked or envelope.by_mode or envelope.require_tls or envelope.release_at or envelope.unauthorized):
         return None
     given = _Parameters(
         envelope.body,
@@ -69,6 +70,7 @@ def parameters(envelope: Envelope) -> str | None:
         envelope.by_mode,
         envelope.require_tls,
         envelope.release_at,
+        envelope.unauthorized,
     )
     return msgspec.json.encode(given).decode()
 
@@ -161,6 +163,7 @@ def _envelope(row: Any, recipients: tuple[Recipient, ...], list_: str) -> Envelo
         by_mode=said.by_mode,
         require_tls=said.require_tls,
         release_at=said.release_at,
+        unauthorized=said.unauthorized,
     )
 
 

@@ -63,6 +63,10 @@ class Authority(Protocol):
     ceiling: int  # the highest priority the user's mail may have
     budget: int  # messages an hour at levels 1 and 2; 0: any number
 
+    @property
+    def unauthorized(self) -> bool:
+        """Whether the message was let through although its sender is not authorized (A19)."""
+
     def validateHeader(self, sender: str, header: Header) -> None:
         """Refusal unless the user may send what `header` says it is from."""
 

@@ -83,6 +83,7 @@ class ISubmissionDelivery(IMessageDelivery):
     ceiling: int = Attribute("the highest priority that the user's mail may have")
     budget: int = Attribute("messages an hour at levels 1 and 2, 0: any number")
     message_size: int | None = Attribute("octets that a message of the user may have; None: what the server says")
+    unauthorized: bool = Attribute("whether the message was let through although its sender is not authorized (A19)")
 
     def validateHeader(sender: str, header: Header) -> None:
         """Raise Refusal unless the user may send what `header` says it is from. `sender` is the envelope's."""
@@ -205,6 +206,10 @@ class SubmissionDelivery:
         return self._effective.ceiling
 
     @property
+    def unauthorized(self) -> bool:
+        return self._reported
+
+    @property
     def budget(self) -> int:
         return self._effective.budget
 
@@ -293,6 +298,7 @@ class PlainDelivery:
     ceiling = priority.HIGHEST
     budget = 0
     message_size = None
+    unauthorized = False
     unauthorized = False
 
     def __init__(self, delivery: Any) -> None:

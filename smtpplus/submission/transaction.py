@@ -156,6 +156,7 @@ class Transaction:
             deliver_by=parameters.deliver_by,
             by_mode=parameters.by[1] if parameters.by else "",
             require_tls=parameters.require_tls,
+            unauthorized=self.authority.unauthorized,
         )
         content = b"".join(self._pieces) if self._intake is None else self._intake
         self._intake, self._pieces = None, []  # theirs now

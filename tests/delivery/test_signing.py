@@ -146,6 +146,12 @@ class SigningTests(DeliveryCase):
         assert [b" d=b.example;" in found[0], b" d=a.example;" in found[1]] == [True, True]
         assert self.verified(b"".join(found) + both, 2)
 
+    async def test_alert_mode_gets_no_signature(self) -> None:
+        """A19: what was let through although its sender is not authorized leaves unsigned, as it came."""
+        await self.prepare("ed25519")
+        assert await self.arrived(WholeContent(MESSAGE), unauthorized=True) == MESSAGE
+        assert self.verified(await self.arrived(WholeContent(MESSAGE)), 1)
+
     async def test_keys_change_while_it_runs(self) -> None:
         """A new key replaces the older one of its algorithm, one that waits for its record does not, and without keys nobody asks."""
         await self.prepare()

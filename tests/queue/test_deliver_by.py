@@ -105,6 +105,7 @@ class DeliverByTests(QueueCase):
             ret="HDRS",
             envid="order+7",
             require_tls=True,
+            unauthorized=True,
         )
         yield self.accept(accepted)
         yield self.begun(1)

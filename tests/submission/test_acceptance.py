@@ -30,6 +30,7 @@ class Anybody:
         self.level = level
         self.ceiling = 1
         self.budget = budget
+        self.unauthorized = False
 
     def validateHeader(self, sender: str, header: Header) -> None:
         return
