@@ -20,6 +20,7 @@ MAILBOX_LIMIT = (
     254  # octets: a path is 256 with its brackets, RFC 5321 §4.5.3.1.3. No limit of 64 on the local part: bounce addresses exceed it
 )
 MAILBOXES_LIMIT = 100  # in one field: each is parsed, and may have an internationalized domain. Who has so many authors has none
+FIELD_LIMIT = MAILBOXES_LIMIT * 320  # characters of such a field: each token in it costs microseconds
 DOMAIN_LIMIT = 253  # octets without the final dot, RFC 1035 §2.3.4
 
 _ATEXT = r"-A-Za-z0-9!#$%&'*+/=?^_`{|}~"  # RFC 5322 §3.2.3
@@ -198,9 +199,11 @@ def header_mailboxes(value: str) -> list[tuple[str, str]]:
     """The mailboxes of an unfolded From, Sender, To … (RFC 5322 §3.4): (display name without quotes, address as written) each.
 
     Groups give their members, comments are dropped, encoded words are kept. [] for an empty field or group. AddressError if it
-    cannot be read in one way only, or holds more than MAILBOXES_LIMIT; a name that holds an unquoted address must repeat the one
-    between the brackets.
+    cannot be read in one way only, or is larger than MAILBOXES_LIMIT and FIELD_LIMIT; a name that holds an unquoted address must
+    repeat the one between the brackets.
     """
+    if len(value) > FIELD_LIMIT:
+        raise AddressError(f"it is longer than {FIELD_LIMIT} characters")
     found = _NAMED(value)
     if found and len(found[3] or found[4]) <= MAILBOX_LIMIT:
         return [(found[1] or found[2] or "", parse_mailbox(found[3] or found[4]).address)]
