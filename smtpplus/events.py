@@ -13,7 +13,7 @@ import msgspec
 from twisted.logger import Logger
 
 
-class Event(msgspec.Struct, frozen=True, tag=True, tag_field="event"):
+class Event(msgspec.Struct, frozen=True, tag=True, tag_field="event", gc=False):  # of plain values: no cycles
     """Base of all events; in JSON the field `event` has the class's name."""
 
     at: float
