@@ -12,13 +12,14 @@ import re
 from smtpplus.accounts.user import Sender
 from smtpplus.mail.address import AddressError, normalize_domain, parse_mailbox
 from smtpplus.mail.reply import printable
+from smtpplus.storage.statement import Declined
 
 _NAME = re.compile(r"[a-z0-9._@-]{1,64}", re.ASCII)
 _PIECES = re.compile(r'((?:"(?:[^"\\]|\\.)*"|[^";])*)(;|\Z)', re.DOTALL)  # a quoted local part may hold a semicolon
 NOTE_LIMIT = 2_000  # characters
 
 
-class AccountError(ValueError):
+class AccountError(Declined, ValueError):
     """An account cannot be changed as asked; str() is a sentence with its remedy."""
 
 

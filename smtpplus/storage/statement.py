@@ -17,7 +17,11 @@ Row = tuple[Any, ...]
 _AT_ONCE = (64, 16, 4, 1)  # rows in one statement; few sizes, so that the driver's statement cache holds them all
 
 
-class RowsGone(Exception):
+class Declined(Exception):
+    """What a unit of work raises when it is not to be done, as foreseen: it is rolled back alone, and nothing is logged."""
+
+
+class RowsGone(Declined):
     """A statement that must find each of its rows did not."""
 
 

@@ -2,7 +2,8 @@
 
 Units of work arrive from the reactor. The writer takes all that wait, runs their statements coalesced (equal statements in
 one go, in the order of their ranks), then the callables, and commits once: one fsync, however many messages. If anything
-fails, the batch is rolled back and each unit runs in a transaction of its own, so that a bad one harms nobody else. All
+fails, the batch is rolled back and each unit runs in a transaction of its own, so that a bad one harms nobody else; a callable that
+raises Declined is undone alone, and the others are committed with the batch. All
 Deferreds of a batch fire in one call back into the reactor.
 
 Units that were handed in and not committed are lost with the process; that is why nobody is told 250 before its Deferred fires.
@@ -22,7 +23,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from smtpplus.storage.statement import Row, RowsGone, Statement
+from smtpplus.storage.statement import Declined, Row, Statement
 
 Steps = Sequence[tuple[Statement, Row]]
 Work = Callable[[sqlalchemy.Connection], Any]
@@ -36,7 +37,7 @@ class DatabaseClosed(Exception):
 class Unit:
     """Statements with their rows, or one callable; all of it is committed or none."""
 
-    __slots__ = ("done", "durable", "result", "steps", "work")
+    __slots__ = ("declined", "done", "durable", "result", "steps", "work")
 
     def __init__(self, steps: Steps, work: Work | None, done: Deferred[Any], durable: bool) -> None:
         self.durable = durable
@@ -44,6 +45,7 @@ class Unit:
         self.work = work
         self.done = done
         self.result: Any = None
+        self.declined: Failure | None = None
 
 
 class Writer:
@@ -128,13 +130,13 @@ class Writer:
         except Exception as fault:
             if len(batch) == 1:
                 return [(batch[0], Failure())]
-            if not isinstance(fault, RowsGone):
+            if not isinstance(fault, Declined):
                 self._log.failure("a group commit of {count} units failed; each is tried alone", count=len(batch))
             return [pair for unit in batch for pair in self._write([unit])]
         self.commits += 1
-        self.committed += len(batch)
+        self.committed += sum(unit.declined is None for unit in batch)
         self.seconds += time.monotonic() - begun
-        return [(unit, None) for unit in batch]
+        return [(unit, unit.declined) for unit in batch]
 
     def _commit(self, batch: list[Unit]) -> None:
         connection = self._connection
@@ -151,7 +153,15 @@ class Writer:
                 statement.run(connection, rows[statement])
             for unit in batch:
                 if unit.work is not None:
-                    unit.result = unit.work(connection)
+                    self._work(unit, unit.work)
+
+    def _work(self, unit: Unit, work: Work) -> None:
+        unit.declined = None
+        try:
+            with self._connection.begin_nested():
+                unit.result = work(self._connection)
+        except Declined:
+            unit.declined = Failure()
 
     @contextmanager
     def _synced(self, durable: bool) -> Iterator[None]:

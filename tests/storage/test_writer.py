@@ -11,10 +11,11 @@ from twisted.internet import reactor
 from twisted.internet.defer import DeferredList, inlineCallbacks
 from twisted.trial.unittest import TestCase
 
+from smtpplus.accounts.fields import AccountError
 from smtpplus.storage import schema
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
-from smtpplus.storage.statement import RowsGone
+from smtpplus.storage.statement import Declined, RowsGone
 from smtpplus.storage.writer import DatabaseClosed, Steps
 
 
@@ -84,6 +85,32 @@ class WriterTests(TestCase):
 
         yield self.assertFailure(self.database.write(broken), ZeroDivisionError)
         self.assertEqual(self.seen("SELECT * FROM generation"), [])
+
+    @inlineCallbacks
+    def test_what_is_declined_fails_alone_without_noise(self) -> Any:
+        """C2: a callable that declines is undone and told, nothing is logged, and its neighbours share one commit as ever."""
+
+        def declining(connection: sqlalchemy.Connection) -> None:
+            connection.execute(schema.generation.insert().values(name="declined", number=1))
+            raise AccountError("there is no such user")
+
+        def writing(connection: sqlalchemy.Connection) -> int:
+            connection.execute(schema.generation.insert().values(name="accounts", number=1))
+            return 7
+
+        works = [
+            self.database.write(declining),
+            self.database.run(message(1)),
+            self.database.write(writing),
+            self.database.write(declining),
+        ]
+        results = yield DeferredList(works, consumeErrors=True)
+        self.assertEqual([success for success, _ in results], [False, True, True, False])
+        results[0][1].trap(Declined)
+        self.assertEqual((results[2][1], self.database.writer.commits, self.database.writer.committed), (7, 1, 2))
+        self.assertEqual(self.seen("SELECT name FROM generation"), [("accounts",)])
+        self.assertEqual(self.flushLoggedErrors(), [])
+        yield self.assertFailure(self.database.write(declining), AccountError)
 
     @inlineCallbacks
     def test_every_statement_does_its_work(self) -> Any:
