@@ -111,23 +111,28 @@ class Parking:
         self.count = 0  # of those that may be taken
         self.held = 0  # of those of shut users
 
-    def park(self, destination: str, level: int, user: str, number: int) -> None:
-        """Let `number` wait behind those of its user."""
-        self._line(destination, level, user, 1).append(number)
-
-    def put_back(self, destination: str, level: int, user: str, numbers: Sequence[int]) -> None:
-        """Let `numbers`, which were taken in this order, wait in front of the others of their user."""
-        self._line(destination, level, user, len(numbers)).prepend(numbers)
-
-    def _line(self, destination: str, level: int, user: str, added: int) -> Line:
+    def park(self, destination: str, level: int, user: str, number: int) -> int:
+        """Let `number` wait behind those of its user. Returns how many may be taken there now."""
         lines = self._lines.get((destination, level))
         if lines is None:
             lines = self._lines[destination, level] = Lines(self.shut)
         if user in self.shut:
-            self.held += added
+            self.held += 1
         else:
-            self.count += added
-        return lines.line(user, added)
+            self.count += 1
+        lines.line(user, 1).append(number)
+        return lines.count
+
+    def put_back(self, destination: str, level: int, user: str, numbers: Sequence[int]) -> None:
+        """Let `numbers`, which were taken in this order, wait in front of the others of their user."""
+        lines = self._lines.get((destination, level))
+        if lines is None:
+            lines = self._lines[destination, level] = Lines(self.shut)
+        if user in self.shut:
+            self.held += len(numbers)
+        else:
+            self.count += len(numbers)
+        lines.line(user, len(numbers)).prepend(numbers)
 
     def waiting(self, destination: str, level: int) -> int:
         """How many may be taken there."""

@@ -34,6 +34,7 @@ LOADED = 20_000  # entries in memory that wait, over all destinations: some 30 M
 LEAST, MOST = 2, 200  # entries of one destination and level
 AT_ONCE = 200  # messages read by one query
 GATHERED = 400  # recipients looked at by one query at start: some milliseconds of work
+REST = 3  # times as long as a page took is left for the mail
 PAGE = 2_000  # ids taken from the calendar at once
 AGAIN = 5.0  # seconds until a read that failed is tried again
 ANY = ""  # destination of a read that is for whatever is due
@@ -198,8 +199,8 @@ class Window:
                 if len(page) < GATHERED:
                     break
                 spent = self._clock.seconds() - begun
-                if spent:  # as long again for the mail that flows
-                    yield deferLater(self._clock, spent, lambda: None)
+                if spent:  # the longer part for the mail that flows
+                    yield deferLater(self._clock, REST * spent, lambda: None)
         return count
 
     def _found(self, row: Waiting, last: tuple[int, str]) -> tuple[int, str]:
@@ -216,8 +217,8 @@ class Window:
             if rule is not None:
                 self.aside.keep(rule, number)
                 return last
-        self.parking.park(destination, level, user, number)
-        self.refill(destination, level)
+        if self.parking.park(destination, level, user, number) == 1:  # behind others: their window is full, or being filled
+            self.refill(destination, level)
         return number, destination
 
     # Inside.
