@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from twisted.cred.portal import Portal
@@ -53,7 +54,7 @@ class SlowRealm(SubmissionRealm):
 
 def slow_portal(directory: Directory, bus: Events) -> Portal:
     """The portal of the accounts with SlowDelivery as avatar."""
-    return Portal(SlowRealm(directory, Configuration(hostname="mail.example.com"), bus, reactor), [DirectoryChecker(directory, b"key")])
+    return Portal(SlowRealm(directory, Configuration(hostname="mail.example.com"), bus, time.time), [DirectoryChecker(directory, b"key")])
 
 
 class ReplacedFaultTests(SessionCase):
