@@ -7,7 +7,7 @@ the slate clean. Refusals beyond the first ones are not told one by one, but as 
 
 from __future__ import annotations
 
-from smtpplus.config.settings import Limits
+from smtpplus.config import Limits
 
 JUNK = frozenset((b"NOOP", b"RSET", b"VRFY", b"HELP", b"EHLO", b"HELO"))  # bring nothing forward; Postfix counts NOOP, VRFY, ETRN, RSET
 FORBEARANCE = 5  # refusals of mail that are worth one mistake

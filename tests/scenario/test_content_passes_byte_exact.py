@@ -17,7 +17,7 @@ HEADER = (
 )
 LINE = st.one_of(
     st.sampled_from([b"", b".", b"..", b". ", b"\x01", b"\x7f", b"From here", b"--", b"MAIL FROM:<x@example.org>", b"=" * 990]),
-    st.binary(max_size=60).map(lambda octets: octets.translate(None, b"\r\n")),
+    st.binary(max_size=60).map(lambda octets: octets.translate(None, b"\0\r\n")),
 )
 BODY = st.lists(LINE, max_size=40).map(lambda lines: b"".join(line + b"\r\n" for line in lines))
 
