@@ -20,8 +20,10 @@ from smtpplus.accounts.fields import AccountError, FieldError
 from smtpplus.accounts.lists import UserList
 from smtpplus.accounts.settings import NAMES, UNSET, Settings
 from smtpplus.accounts.user import Secret, Sender, User
+from smtpplus.mail.reply import printable
 
 PROVENANCES = ("token", "dns", "vouched", "grandfathered")
+LAST = 253_402_300_799  # seconds since 1970, the end of the year 9999: what calendars can show
 Where = Callable[[str], int]  # the line on which a field of the record stands; that of a setting is asked for as "settings.NAME"
 
 
@@ -75,9 +77,13 @@ class Gathering:
             return default
         try:
             return read(value)
+        except RecursionError:
+            self.faults.append((where(name), f'"{name}" is nested too deep'))
+        except OverflowError:
+            self.faults.append((where(name), f'"{name}" has a number that is too large'))
         except (ValueError, msgspec.ValidationError) as error:
-            self.faults.append((where(name), str(error)))
-            return default
+            self.faults.append((where(name), printable(str(error))))
+        return default
 
     def add_user(self, raw: Mapping[str, Any], where: Where) -> None:
         """Add the user of one record."""
@@ -147,7 +153,7 @@ class Gathering:
             self.faults.append((where("entries"), f'"{min(strange)}" is neither among the domains nor among the senders'))
         if any_ and named:
             self.faults.append((where("allow_any"), "allow_any and a list of domains or senders contradict each other; leave out one"))
-        if not (any_ or named or raw.get("domains") or raw.get("senders")):
+        if not (any_ or named or any(str(raw.get(name) or "").strip("; \t\r\n") for name in ("domains", "senders"))):
             self.faults.append(
                 (where("name"), "the user has no domains and no senders; name some, or write allow_any if every one is meant")
             )
@@ -205,13 +211,17 @@ def _details(value: Any) -> dict[str, Entry]:
     for name, entry in found.items():
         if entry.verified != bool(entry.provenance) or entry.provenance not in ("", *PROVENANCES):
             raise FieldError(f'"{name}" must have a provenance if it is verified, one of {", ".join(PROVENANCES)}, and none if it is not')
+        if not entry.verified_by.isprintable():
+            raise FieldError(f'verified_by of "{name}" has a control character; take it out')
+        for at in (entry.created_at, entry.verified_at or 0.0):
+            _time(at)
     return found
 
 
 def _text(read: Callable[[str], Any]) -> Callable[[Any], Any]:
     def checked(value: Any) -> Any:
         if not isinstance(value, str):
-            raise FieldError(f"{value!r} must be a string")
+            raise FieldError(f"{_shown(value)} must be a string")
         return read(value)
 
     return checked
@@ -223,9 +233,18 @@ def _switch(value: Any) -> bool:
 
 def _time(value: Any) -> float:
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise FieldError(f'"{value}" is no time in seconds since 1970') from None
+        at = -1.0 if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        at = -1.0
+    if not 0 <= at <= LAST:  # NaN is neither
+        raise FieldError(f"{_shown(value)} is no time in seconds since 1970, from 0 to {LAST}")
+    return at
+
+
+def _shown(value: Any) -> str:
+    """A value as it was written, or nearly; cut to what fits on a line."""
+    text = f'"{value}"' if isinstance(value, str) else hex(value) if isinstance(value, int) and value > LAST else str(value)
+    return printable(text if len(text) <= 60 else f"{text[:60]}…")
 
 
 def _scram(text: str) -> str:
@@ -238,4 +257,6 @@ def _setting(name: str, value: Any) -> Any:
         value = "yes" if value else "no"
     elif isinstance(value, list):
         value = ";".join(map(str, value)) or forms.NOBODY
+    elif not isinstance(value, (str, int, float)):
+        raise FieldError(f"{_shown(value)} is no value of a setting")
     return forms.parse(name, str(value))

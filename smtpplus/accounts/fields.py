@@ -133,9 +133,24 @@ def _domain(piece: str) -> Sender:
         raise FieldError(f'"{shown}" has a blank; separate domains with ";"')
     subtree = piece.startswith(".")
     try:
-        return Sender("subtree" if subtree else "domain", normalize_domain(piece[subtree:]))
+        value = normalize_domain(piece[subtree:])
     except AddressError as error:
         raise FieldError(f'"{shown}" is no domain: {error}') from None
+    if subtree and value.startswith("["):
+        raise FieldError(f'"{shown}" is a subtree of an IP address, below which there is nothing; write "{printable(value)}"')
+    for label in value.split("."):
+        if label.startswith("xn--") and not _internationalized(label):
+            raise FieldError(f'"{shown}" is no domain: "{label}" stands for no internationalized name; write the name itself')
+    return Sender("subtree" if subtree else "domain", value)
+
+
+def _internationalized(label: str) -> bool:
+    """Whether an A-label stands for something, RFC 3492; what IDNA 2003 allowed and IDNA 2008 does not is in use and right."""
+    try:
+        text = label[4:].encode("ascii").decode("punycode")
+        return not text.isascii() and text.isprintable() and text.encode("punycode").decode("ascii") == label[4:]
+    except UnicodeError:
+        return False
 
 
 def _address(piece: str) -> Sender:

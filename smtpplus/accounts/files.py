@@ -20,6 +20,7 @@ from smtpplus.config.places import Places
 Format = Literal["toml", "csv"]
 _COLUMNS = (*(name for name in USER_FIELDS if name not in ("settings", "entries")), *NAMES, "entries")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+_DIGITS = re.compile(r"[0-9_]+|\Z")
 _CELL_LIMIT = 10_000_000  # characters; the csv module's own is too small for a user with very many senders
 
 
@@ -57,6 +58,10 @@ def _read_toml(text: str) -> Import:
         place = re.search(r"\(at line (\d+),", str(error))
         line = int(place[1]) if place else text.count("\n") + 1
         raise FileFaults([(line, f"this is no TOML: {re.sub(r' [(]at .*[)]', '', str(error))}")]) from None
+    except RecursionError:
+        raise FileFaults([(1, "the file is nested too deep")]) from None
+    except ValueError:  # the only other one that there is: Python reads no number of more than 4,300 digits
+        raise FileFaults([(_longest(text), "the line has a number that is too large")]) from None
     places, gathered = Places(text), Gathering()
     add: dict[str, Callable[[Mapping[str, Any], Callable[[str], int]], None]] = {"list": gathered.add_list, "user": gathered.add_user}
     for key, tables in whole.items():
@@ -68,6 +73,12 @@ def _read_toml(text: str) -> Import:
             for index, table in enumerate(tables):
                 add[key](table, _toml_line(places, key, index))
     return gathered.result()
+
+
+def _longest(text: str) -> int:
+    """The line with the longest number."""
+    number = max(_DIGITS.finditer(text), key=lambda found: found.end() - found.start())
+    return text.count("\n", 0, number.start()) + 1
 
 
 def _toml_line(places: Places, key: str, index: int) -> Callable[[str], int]:
@@ -126,6 +137,8 @@ def _read_csv(text: str) -> Import:
                 _row(dict(zip(columns, row, strict=True)), start, gathered)
     except csv.Error as error:
         gathered.faults.append((line, f"this is no CSV: {error}"))
+    if not columns and not gathered.faults:
+        gathered.faults.append((1, "the file is empty; the first line must name the columns"))
     return gathered.result()
 
 

@@ -41,7 +41,7 @@ def entries(draw: st.DrawFn) -> Sender:
     found: dict[str, Any] = {"created_at": draw(times)}
     if draw(st.booleans()):
         found |= {"verified": True, "provenance": draw(st.sampled_from(exchange.PROVENANCES)), "verified_at": draw(times)}
-        found["verified_by"] = draw(notes)
+        found["verified_by"] = "".join(filter(str.isprintable, draw(notes)))
     return msgspec.structs.replace(entry, **found)
 
 
@@ -272,3 +272,55 @@ def test_nothing_is_told_that_is_not_set() -> None:
     written = files.write([User("app", Secret(HASH), allow_any=True, created_at=1.0)], [], "toml")
     assert list(tomllib.loads(written)["user"][0]) == ["name", "list", "active", "allow_any", "password", "created_at"]
     assert files.read(written.encode(), "toml").users[0].settings == UNSET
+
+
+def toml(*lines: str) -> list[tuple[int, str]]:
+    """The faults of a file with a user `app`, whose first line is 3."""
+    with pytest.raises(FileFaults) as caught:
+        files.read("\n".join(["[[user]]", 'name = "app"', *lines]).encode(), "toml")
+    return caught.value.faults
+
+
+@pytest.mark.parametrize(
+    "at", ["inf", "-inf", "nan", "1e300", "-1.0", "253402300800", "9" * 400, "0x" + "f" * 9_000, "true", '"1e999"', "1979-05-27"]
+)
+def test_impossible_times_are_faults(at: str) -> None:
+    """A12: a time that no calendar shows is told with its line, wherever it stands."""
+    (fault,) = toml('domains = "a.com"', f"created_at = {at}")
+    assert fault[0] == 4 and "no time in seconds since 1970" in fault[1]
+    for name in ("created_at", "verified_at"):
+        (fault,) = toml('domains = "a.com"', f'entries = {{ "a.com" = {{ {name} = {at} }} }}')
+        assert fault[0] == 4
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (["allow_any = true", "note = " + "9" * 5_000], "too large"),
+        (["allow_any = true", "note = " + "[" * 100_000 + "]" * 100_000], "too deep"),
+        (["allow_any = true", f"entries = '{'[' * 100_000}{']' * 100_000}'"], "too deep"),
+        (["allow_any = true", f"entries = '{'9' * 5_000}'"], "digits"),
+        (["allow_any = true", "note = 0x" + "f" * 9_000], "must be a string"),
+        (["allow_any = true", "[user.settings]", "priority = 0x" + "f" * 9_000], "digits"),
+        (['domains = ";"'], "has no domains and no senders"),
+        (['domains = "a.com"', 'entries = { "a.com" = { verified_by = "\\u001b[2J" } }'], "control character"),
+        (['domains = ".[192.0.2.1]"'], "subtree of an IP address"),
+        (['domains = "xn--a.com"'], "internationalized"),
+    ],
+)
+def test_what_cannot_be_read_is_a_sentence(lines: list[str], says: str) -> None:
+    """A12: whatever a file holds, it is refused with sentences that show nothing but printable text."""
+    faults = toml(*lines)
+    assert len(faults) == 1 and says in faults[0][1] and faults[0][1].isprintable()
+
+
+def test_an_empty_csv_is_a_fault() -> None:
+    """A12: a file that names no columns is damaged, not a list of nobody."""
+    for octets in (b"", b"\n\n"):
+        with pytest.raises(FileFaults, match="first line must name the columns"):
+            files.read(octets, "csv")
+
+
+def test_internationalized_names_in_use_are_domains() -> None:
+    """RFC 3492: A-labels that stand for something pass, those of IDNA 2003 among them."""
+    assert [str(entry) for entry in fields.domains("xn--bcher-kva.example; .xn--i-7iq.ws")] == ["xn--bcher-kva.example", ".xn--i-7iq.ws"]
