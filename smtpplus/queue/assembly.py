@@ -77,32 +77,14 @@ def assemble(
         scheduler.accepted(envelope, content)
 
     spool = Spool(database, arrived, cache=CACHE)
-    settlement = Settlement(
-        database=database,
-        spool=spool,
-        notifier=Notifier(configuration.hostname, new_id, now),
-        warn_after=settings.warn_after,
-        lifetime=settings.lifetime,
-        new_id=new_id,
-        clock=clock,
-        now=now,
-        events=events,
-    )
-    limits = configuration.limits
-    rates = Rates(limited(limits.rate, limits.quota), [Limit(amount, seconds, unit) for amount, seconds, unit in delivery.rate])
+    settlement = _settlement(configuration, database, spool, new_id=new_id, clock=clock, now=now, events=events)
+    rates = _rates(configuration)
     scheduler = Scheduler(
         database=database,
         spool=spool,
         agent=agent,
         destination=destination,
-        ready=Ready(
-            delivery.per_destination,
-            delivery.reserved_for_preempting,
-            levels,
-            initial=delivery.initial_per_destination,
-            aging=configuration.priority.aging,
-            now=now,
-        ),
+        ready=_ready(configuration, levels, now),
         preemption=Preemption(levels=levels, max_pause=configuration.priority.max_pause, clock=clock, now=now, events=events),
         settlement=settlement,
         rates=rates,
@@ -119,6 +101,48 @@ def assemble(
     )
     report = Report(database=database, standing=scheduler.standing, rates=rates, clock=clock, now=now)
     return Queue(spool, scheduler, new_id, outbox, watch, report)
+
+
+def _settlement(
+    configuration: Configuration,
+    database: Database,
+    spool: Spool,
+    *,
+    new_id: EnvelopeIds,
+    clock: IReactorTime,
+    now: Callable[[], float],
+    events: Events,
+) -> Settlement:
+    return Settlement(
+        database=database,
+        spool=spool,
+        notifier=Notifier(configuration.hostname, new_id, now),
+        warn_after=configuration.queue.warn_after,
+        lifetime=configuration.queue.lifetime,
+        new_id=new_id,
+        clock=clock,
+        now=now,
+        events=events,
+    )
+
+
+def _ready(configuration: Configuration, levels: frozenset[int], now: Callable[[], float]) -> Ready:
+    delivery = configuration.delivery
+    return Ready(
+        delivery.per_destination,
+        delivery.reserved_for_preempting,
+        levels,
+        initial=delivery.initial_per_destination,
+        aging=configuration.priority.aging,
+        now=now,
+    )
+
+
+def _rates(configuration: Configuration) -> Rates:
+    limits = configuration.limits
+    return Rates(
+        limited(limits.rate, limits.quota), [Limit(amount, seconds, unit) for amount, seconds, unit in configuration.delivery.rate]
+    )
 
 
 def _limits(allowances: Allowances) -> Limits:

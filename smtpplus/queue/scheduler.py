@@ -26,18 +26,17 @@ from smtpplus.mail import reasons
 from smtpplus.mail.disposition import DeliveryAgent, Disposition, Request
 from smtpplus.mail.envelope import Content, Envelope
 from smtpplus.mail.reasons import Reason
-from smtpplus.mail.reply import Outcome
 from smtpplus.queue import retry
 from smtpplus.queue.aside import facts_of
-from smtpplus.queue.destination import Destination, strain
 from smtpplus.queue.entry import Entry
 from smtpplus.queue.preemption import LOWEST, Preemption
 from smtpplus.queue.rates import Limit, Rates
+from smtpplus.queue.reach import Reach
 from smtpplus.queue.ready import Ready
 from smtpplus.queue.rules import Rules
 from smtpplus.queue.settlement import Settlement
 from smtpplus.queue.spool import Spool
-from smtpplus.queue.standing import SHOWN, BackingOff, Standing
+from smtpplus.queue.standing import SHOWN, Standing
 from smtpplus.queue.throttle import Throttle
 from smtpplus.queue.window import Window
 from smtpplus.storage import schema
@@ -45,7 +44,6 @@ from smtpplus.storage.database import Database
 from smtpplus.storage.statement import RowsGone
 
 LOOK = 0.25  # seconds: the clock on the wall is looked at this often, as it may be set
-SILENT = frozenset({reasons.CONNECTION_TIMED_OUT.code})
 AGAIN = 5.0  # seconds until a fault of the database is tried again
 
 
@@ -76,9 +74,17 @@ class Scheduler:
         self._agent = agent
         self._window = Window(spool=spool, ready=ready, destination=destination, line_up=self.line_up, clock=clock, now=now)
         self._throttle = Throttle(rates=rates, window=self._window, preemption=preemption, hold=self._hold, now=now)
+        self._reach = Reach(
+            ready=ready,
+            preemption=preemption,
+            schedule=schedule,
+            stopped=lambda: self._window.aside.everything,
+            wake=self._wake,
+            clock=clock,
+            now=now,
+        )
         self._looking = LoopingCall(self._look)
         self._looking.clock = clock
-        self._destination = destination
         self._ready = ready
         self._preemption = preemption
         self._settlement = settlement
@@ -117,8 +123,7 @@ class Scheduler:
 
     def line_up(self, entry: Entry) -> None:
         """`entry` came into the window: it waits for its turn."""
-        destination = self._ready.push(entry)
-        if not (destination.closed or destination.held or self._window.aside.everything):
+        if self._reach.takes(self._ready.push(entry)):
             self._preemption.demand(entry)
         self._wake()
 
@@ -131,8 +136,8 @@ class Scheduler:
         for entry in self._window.obey(rules):
             self._preemption.withdraw(entry)
         self._hold()
-        for destination in self._ready.destinations() if everything is not aside.everything else ():
-            self._demand(destination)
+        if everything is not aside.everything:
+            self._reach.demand_all()
         self._settlement.rules = rules
         stops = any(rule.running == "stop" for rule in rules.by_id.values())
         self._preemption.obey((lambda entry: _stopper(rules, entry)) if stops else None)
@@ -145,13 +150,7 @@ class Scheduler:
         self._wake()
 
     def _hold(self) -> None:
-        """Let nothing start at destinations that a rule closes or that are over their rate, and things start again at others."""
-        before = self._ready.held
-        self._ready.hold(self._window.aside.closed | self._throttle.slowed)
-        changed = before ^ self._ready.held
-        for destination in self._ready.destinations() if changed else ():
-            if destination.name in changed:
-                self._demand(destination)
+        self._reach.hold(self._window.aside.closed | self._throttle.slowed)
 
     def changed(self, numbers: Collection[int], cancelled: Collection[tuple[int, int]]) -> None:
         """Another process changed these messages, and took the (message, recipient) in `cancelled` out of the queue. An attempt under way
@@ -168,10 +167,7 @@ class Scheduler:
 
     def retry(self, addresses: Collection[str]) -> None:
         """Try the destinations of these recipients now, also those that are left alone because they did not answer."""
-        names = {self._destination(address.rpartition("@")[2]) for address in addresses}
-        for destination in self._ready.destinations() if names else ():
-            if destination.closed and destination.name in names:
-                self._reopen(destination)
+        self._reach.retry({self._window.destination_of(address) for address in addresses})
 
     # What goes out.
 
@@ -263,7 +259,7 @@ class Scheduler:
         self._preemption.ended(entry)
         self._settlement.settle(entry, dispositions, self._settled)
         if not entry.cancelled:
-            self._reached(self._ready.destination(entry.destination), dispositions)
+            self._reach.learn(self._ready.destination(entry.destination), dispositions, ending=self._stopping)
         self._release(entry)
 
     def _settled(self, entry: Entry, due: float | None) -> None:
@@ -280,35 +276,6 @@ class Scheduler:
         if self._drained is not None and not self._active:
             drained, self._drained = self._drained, None
             drained.callback(None)
-
-    def _reached(self, destination: Destination, dispositions: list[Disposition]) -> None:
-        """Learn from an attempt whether the destination is alive: one that nobody reached is left alone for a while, then tried by one."""
-        if not destination.learn(self._stopping or any(map(_answered, dispositions)), strain(dispositions)):
-            return
-        destination.closed = True
-        self._demand(destination)
-        wait = retry.delay(self._schedule, destination.closures)
-        destination.until = self._now() + wait
-        destination.reopening = self._clock.callLater(wait, self._reopen, destination)
-
-    def _reopen(self, destination: Destination) -> None:
-        if destination.reopening is not None and destination.reopening.active():
-            destination.reopening.cancel()
-        destination.reopening = None
-        destination.closed = False
-        self._ready.offer(destination)
-        self._demand(destination)
-        self._wake()
-
-    def _demand(self, destination: Destination) -> None:
-        """Let what waits there demand, or demand no more, as the destination stands now."""
-        if destination.closed or destination.held or self._window.aside.everything:
-            for urgent in self._preemption.demands(destination.name):
-                self._preemption.withdraw(urgent)
-        else:
-            for key, entry in destination.waiting:
-                if entry.place == key[2]:
-                    self._preemption.demand(entry)
 
     # The end.
 
@@ -342,13 +309,13 @@ class Scheduler:
     def standing(self) -> Standing:
         """What only memory knows."""
         ready, delayed, running = self.waiting()
-        closed = [each for each in self._ready.destinations() if each.closed]
+        count, some = self._reach.backing_off()
         return Standing(
             ready,
             delayed,
             running,
-            tuple(BackingOff(each.name, each.until, each.failures, sum(each.loaded)) for each in closed[:SHOWN]),
-            len(closed),
+            some,
+            count,
             tuple(self._preemption.stopped()[:SHOWN]),
             self._preemption.ceiling if self._preemption.ceiling < LOWEST else None,
             self._throttle.waits[:SHOWN],
@@ -359,8 +326,3 @@ def _stopper(rules: Rules, entry: Entry) -> str:
     """The name of the rule that stops a transfer of `entry`, "" if none does."""
     rule = rules.stops(facts_of(entry))
     return rule.name if rule is not None else ""
-
-
-def _answered(disposition: Disposition) -> bool:
-    """Whether somebody spoke to us: a peer that lets us wait until we give up is as good as none."""
-    return (bool(disposition.peer) and disposition.reason not in SILENT) or disposition.outcome is not Outcome.DEFERRED

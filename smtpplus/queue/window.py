@@ -12,29 +12,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from smtpplus.mail.envelope import Content, Envelope
 from smtpplus.queue.aside import Aside
 from smtpplus.queue.entry import Entry, Message
+from smtpplus.queue.gathering import Gathering
 from smtpplus.queue.inside import Inside
 from smtpplus.queue.parking import Calendar, Parking
 from smtpplus.queue.ready import Ready
-from smtpplus.queue.rows import Pending, Waiting, domain_of
-from smtpplus.queue.rules import Facts, Rules
+from smtpplus.queue.rows import Pending
+from smtpplus.queue.rules import Rules
 from smtpplus.queue.spool import Spool, Stored
 
 LOADED = 20_000  # entries in memory that wait, over all destinations: some 30 MB
 LEAST, MOST = 2, 200  # entries of one destination and level
 AT_ONCE = 200  # messages read by one query
-GATHERED = 400  # recipients looked at by one query at start: some milliseconds of work
-REST = 3  # times as long as a page took is left for the mail
 PAGE = 2_000  # ids taken from the calendar at once
 AGAIN = 5.0  # seconds until a read that failed is tried again
 ANY = ""  # destination of a read that is for whatever is due
@@ -71,7 +68,7 @@ class Window:
         self._reading: Counter[tuple[str, int]] = Counter()  # windows being filled, and by how many
         self._wishes: list[Wish] = []
         self._busy = False
-        self._closed = False
+        self.closed = False
 
     # What comes in.
 
@@ -80,7 +77,7 @@ class Window:
         recipients = envelope.recipients
         if len(recipients) == 1:
             message = Message(envelope, content, 1)
-            self._place(Entry(message, self._destination_of(recipients[0].address), recipients, (0,), due=envelope.release_at))
+            self._place(Entry(message, self.destination_of(recipients[0].address), recipients, (0,), due=envelope.release_at))
             return
         pending = [Pending(index, recipient, 0, envelope.release_at, False) for index, recipient in enumerate(recipients)]
         for entry in self._entries((envelope, content, pending)):
@@ -178,48 +175,11 @@ class Window:
 
     def close(self) -> None:
         """Read nothing more."""
-        self._closed = True
+        self.closed = True
 
-    # Start.
-
-    @inlineCallbacks
-    def gather(self, newest: int) -> Any:
-        """Find what the database holds of messages older than id `newest`: urgent ones first. Fires with the number of recipients."""
-        count = 0
-        for urgent in (True, False):
-            after, last = (0, 0), (0, "")
-            while not self._closed:
-                page: list[Waiting] = yield self._spool.scan(after, GATHERED, urgent=urgent)
-                begun = self._clock.seconds()
-                for row in page:
-                    after = row[:2]
-                    if row[0] < newest:
-                        count += 1
-                        last = self._found(row, last)
-                if len(page) < GATHERED:
-                    break
-                spent = self._clock.seconds() - begun
-                if spent:  # the longer part for the mail that flows
-                    yield deferLater(self._clock, REST * spent, lambda: None)
-        return count
-
-    def _found(self, row: Waiting, last: tuple[int, str]) -> tuple[int, str]:
-        """A recipient that the database holds; `last` and what is returned: the message and destination of the one before, and of it."""
-        number, _, address, level, user, due, list_, sender_domain = row
-        if due > self._now():
-            self.calendar.add(due, number)
-            return last
-        destination = self._destination_of(address)
-        if (number, destination) == last:
-            return last
-        if self.aside.rules:
-            rule = self.aside.holds(Facts(number, user, list_, sender_domain, level, destination, (domain_of(address),)))
-            if rule is not None:
-                self.aside.keep(rule, number)
-                return last
-        if self.parking.park(destination, level, user, number) == 1:  # behind others: their window is full, or being filled
-            self.refill(destination, level)
-        return number, destination
+    def gather(self, newest: int) -> Deferred[int]:
+        """Find what the database holds of messages older than id `newest`. Fires with the number of recipients."""
+        return Gathering(self, self._spool, self._clock).run(newest, self._now())
 
     # Inside.
 
@@ -293,7 +253,7 @@ class Window:
         groups: dict[tuple[str, float], list[Pending]] = {}
         for each in pending:
             due = each.due if each.due > now else 0.0
-            groups.setdefault((self._destination_of(each.recipient.address), due), []).append(each)
+            groups.setdefault((self.destination_of(each.recipient.address), due), []).append(each)
         message = Message(envelope, content, len(pending))
         return [
             Entry(
@@ -311,7 +271,7 @@ class Window:
 
     def _read(self) -> None:
         """Read what is wished for, one query at a time."""
-        if self._busy or self._closed or not self._wishes:
+        if self._busy or self.closed or not self._wishes:
             return
         self._busy = True
         wishes, self._wishes = self._wishes[:AT_ONCE], self._wishes[AT_ONCE:]
@@ -362,5 +322,6 @@ class Window:
         self._busy = False
         self._clock.callLater(AGAIN, self._read)
 
-    def _destination_of(self, address: str) -> str:
+    def destination_of(self, address: str) -> str:
+        """What groups mail to `address`."""
         return self._destination(address.rpartition("@")[2])

@@ -1,0 +1,72 @@
+"""The start: what the database holds is found page by page, urgent mail first, while mail already flows.
+
+A page is some milliseconds of work, and most of the time is left for the mail. What is due is parked, what is not goes into the
+calendar, what a rule holds aside is put there without being read. Messages that are accepted meanwhile line themselves up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import inlineCallbacks
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+
+from smtpplus.queue.rows import Waiting, domain_of
+from smtpplus.queue.rules import Facts
+from smtpplus.queue.spool import Spool
+
+if TYPE_CHECKING:
+    from smtpplus.queue.window import Window
+
+PAGE = 400  # recipients looked at by one query
+REST = 3  # times as long as a page took is left for the mail
+
+
+class Gathering:
+    """One pass through the queue, into `window`."""
+
+    def __init__(self, window: Window, spool: Spool, clock: IReactorTime) -> None:
+        self._window = window
+        self._spool = spool
+        self._clock = clock
+
+    @inlineCallbacks
+    def run(self, newest: int, now: float) -> Any:
+        """Find what is older than id `newest`; what is due after `now` waits in the calendar. Fires with the number of recipients."""
+        count = 0
+        for urgent in (True, False):
+            after, last = (0, 0), (0, "")
+            while not self._window.closed:
+                page: list[Waiting] = yield self._spool.scan(after, PAGE, urgent=urgent)
+                begun = self._clock.seconds()
+                for row in page:
+                    after = row[:2]
+                    if row[0] < newest:
+                        count += 1
+                        last = self._found(row, last, now)
+                if len(page) < PAGE:
+                    break
+                spent = self._clock.seconds() - begun
+                if spent:
+                    yield deferLater(self._clock, REST * spent, lambda: None)
+        return count
+
+    def _found(self, row: Waiting, last: tuple[int, str], now: float) -> tuple[int, str]:
+        """A recipient; `last` and what is returned: the message and destination of the one before, and of it."""
+        window = self._window
+        number, _, address, level, user, due, list_, sender_domain = row
+        if due > now:
+            window.calendar.add(due, number)
+            return last
+        destination = window.destination_of(address)
+        if (number, destination) == last:
+            return last
+        if window.aside.rules:
+            rule = window.aside.holds(Facts(number, user, list_, sender_domain, level, destination, (domain_of(address),)))
+            if rule is not None:
+                window.aside.keep(rule, number)
+                return last
+        if window.parking.park(destination, level, user, number) == 1:  # behind others: their window is full, or being filled
+            window.refill(destination, level)
+        return number, destination
