@@ -45,7 +45,7 @@ from smtpplus.operation.measures import Readiness, metrics
 from smtpplus.queue.assembly import assemble
 from smtpplus.queue.outbox import post
 from smtpplus.storage.database import Database
-from smtpplus.storage.engine import migrate
+from smtpplus.storage.engine import NewerDatabase, migrate
 from smtpplus.storage.reserve import Reserve
 from smtpplus.submission.checker import make_portal
 from smtpplus.submission.listener import Dependencies, ListenError, SubmissionService
@@ -98,7 +98,7 @@ class Relay(service.Service):
             self._house.submission.bind()
             if self._house.http is not None:
                 self._house.http.bind()
-        except (ListenError, HTTPListenError, TLSError, SQLAlchemyError, OSError) as fault:
+        except (ListenError, HTTPListenError, TLSError, NewerDatabase, SQLAlchemyError, OSError) as fault:
             print(f"smtpplus is not started: {getattr(fault, 'orig', None) or fault}.", file=sys.stderr)
             raise SystemExit(1) from None
 

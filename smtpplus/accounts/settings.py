@@ -95,8 +95,19 @@ def effective(server: Settings, list_: Settings, user: Settings) -> Effective:
 
 @functools.lru_cache(maxsize=4096)
 def decode(text: str) -> Settings:
-    """Settings from the database; equal ones are one object."""
-    return msgspec.json.decode(text, type=Settings)
+    """Settings from the database; equal ones are one object. A value that is unknown here says nothing."""
+    try:
+        return msgspec.json.decode(text, type=Settings)
+    except msgspec.ValidationError:
+        return msgspec.convert({name: value for name, value in msgspec.json.decode(text).items() if _known(name, value)}, Settings)
+
+
+def _known(name: str, value: Any) -> bool:
+    try:
+        msgspec.convert({name: value}, Settings)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def encode(settings: Settings) -> str:

@@ -20,7 +20,12 @@ BUSY = 10_000  # milliseconds to wait for another process's lock
 CHECKPOINT = 4_000  # pages of log before it is folded into the file
 PAGE = 8_192  # octets: a message of 4 KiB lies on one page with its envelope
 CACHE = 32_768  # KiB of page cache per connection
+MIGRATIONS = Path(__file__).parent / "migrations"
 HEAD = "0006"  # the newest migration; a test compares it with the scripts
+
+
+class NewerDatabase(Exception):
+    """The database was made by a newer release; str() is a sentence with its remedy."""
 
 
 def create_engine(url: str) -> sqlalchemy.Engine:
@@ -65,14 +70,24 @@ def database_file(url: str) -> Path | None:
 
 
 def migrate(url: str) -> None:
-    """Create the database if there is none, and bring its schema up to date. Safe to call from several processes at once."""
+    """Create the database if there is none, and bring its schema up to date. Safe to call from several processes at once.
+
+    NewerDatabase if this release does not know its schema.
+    """
     path = database_file(url)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
     engine = create_engine(url)
     try:
-        if _version(engine) == HEAD:
+        version = _version(engine)
+        if version == HEAD:
             return
+        if version is not None and not any((MIGRATIONS / "versions").glob(f"{version}_*.py")):
+            shown = engine.url.render_as_string(hide_password=True)
+            raise NewerDatabase(
+                f"the database {shown} is of a newer release (its schema is {version}, known here is {HEAD}); "
+                "install that release again, or restore a copy of the database from before"
+            )
         with _alone(path):
             if _version(engine) != HEAD:
                 _upgrade(engine)
@@ -105,7 +120,7 @@ def _upgrade(engine: sqlalchemy.Engine) -> None:
     from alembic.config import Config
 
     configuration = Config()
-    configuration.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    configuration.set_main_option("script_location", str(MIGRATIONS))
     with engine.begin() as connection:
         configuration.attributes["connection"] = connection
         command.upgrade(configuration, "head")

@@ -166,3 +166,8 @@ def test_changed() -> None:
 def test_shown(name: str, value: Any, shown: str) -> None:
     """Values are shown with their units."""
     assert forms.show(name, value) == shown
+
+
+def test_a_value_of_a_newer_release_says_nothing() -> None:
+    """What is not known here is passed over, be it a setting or one of its values; the others hold."""
+    assert decode('{"unauthorized": "quarantine", "later": 1, "priority": 9, "quota": 5}') == Settings(quota=5)

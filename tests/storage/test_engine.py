@@ -61,3 +61,15 @@ def test_many_may_open_a_new_database_at_once(tmp_path: Path) -> None:
 def test_database_file(url: str, path: str | None) -> None:
     """Only a database that is a file has one."""
     assert engine.database_file(url) == (Path(path) if path else None)
+
+
+def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
+    """A database that a newer release has made is refused with a sentence, and stays as it was."""
+    url = f"sqlite:///{tmp_path}/smtpplus.sqlite"
+    engine.migrate(url)
+    made = engine.create_engine(url)
+    with made.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(engine.NewerDatabase, match=f"schema is 9999, known here is {engine.HEAD}"):
+        engine.migrate(url)
+    made.dispose()
