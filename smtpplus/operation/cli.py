@@ -8,11 +8,14 @@ in `Operation`, passed with `@click.pass_obj`.
 from __future__ import annotations
 
 import importlib
+import io
 import json
+import os
+import sys
 import time
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import TYPE_CHECKING, Any, Iterator, Sequence
 
 import click
 
@@ -88,7 +91,7 @@ class Operation:
 
         from smtpplus.accounts.fields import AccountError, FieldError
         from smtpplus.config import database_url
-        from smtpplus.storage.engine import create_engine, migrate
+        from smtpplus.storage.engine import NewerDatabase, create_engine, migrate
 
         url = database_url(self.configuration)
         try:
@@ -101,6 +104,8 @@ class Operation:
         except FieldError as error:
             raise click.UsageError(_sentence(str(error))) from None
         except AccountError as error:
+            raise Refused(_sentence(str(error))) from None
+        except NewerDatabase as error:
             raise Refused(_sentence(str(error))) from None
         except (SQLAlchemyError, OSError, ImportError) as error:
             cause = getattr(error, "orig", None) or error
@@ -121,13 +126,21 @@ def _sentence(text: str) -> str:
 def operator() -> str:
     """Who runs this command, for what is kept of who did what."""
     import getpass
-    import os
+
+    from smtpplus.mail.reply import printable
 
     try:
-        name = getpass.getuser()
+        name = printable(getpass.getuser())
     except (OSError, KeyError):  # an account without a name
         name = f"uid {os.getuid()}"
     return f"{name} at the command line"
+
+
+def quoted(word: str) -> str:
+    """An argument as a shell reads it back, also where it begins with a dash: the options of a command come before it."""
+    import shlex
+
+    return f"-- {shlex.quote(word)}" if word.startswith("-") else shlex.quote(word)
 
 
 def print_json(value: Any) -> None:
@@ -160,6 +173,49 @@ class _Commands(click.Group):
         module, _, attribute = COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
+
+    def main(self, args: Sequence[str] | None = None, *others: Any, **named: Any) -> Any:
+        """Run a command; what cannot be shown or written is one sentence too."""
+        given = sys.argv[1:] if args is None else [*args]
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        try:
+            if not all(_is_text(argument) for argument in given):
+                click.echo("Error: an argument is no text in UTF-8; write it in UTF-8.", err=True)
+                sys.exit(2)
+            return super().main(given, *others, **named)
+        except OSError as error:
+            about = f"{error.filename} cannot be used" if error.filename else "the output cannot be written"
+            click.echo(f"Error: {about}: {error.strerror or error}.", err=True)
+            sys.exit(1)
+        finally:
+            _flush()
+
+
+def _is_text(argument: str) -> bool:
+    try:
+        argument.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _flush() -> None:
+    """Write what is left; where that fails it was told already, and the interpreter shall not try again."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def need_output() -> None:
+    """Refuse, before anything is changed, to make a password that could not be shown."""
+    if sys.stdout is None:
+        raise Refused("Standard output is closed, and a password that is made could not be shown. Nothing was changed; open it.")
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from smtpplus.operation.cli import Operation, Refused, console, operator, print_json
+from smtpplus.operation.cli import Operation, Refused, console, need_output, operator, print_json
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -54,12 +54,18 @@ def import_users(operation: Operation, path: str, grandfather: bool, dry_run: bo
     if dry_run:
         _print(as_json, len(new), [each.name for each in given.lists], dict.fromkeys(bare, ""), dry_run=True)
         return
+    if bare:
+        need_output()
     made, hashed = _passwords(new)
     with operation.transaction() as connection:
         _judge(connection, path, given)
         lists = bulk.add_lists(connection, given.lists, now=now)
         bulk.add_users(connection, hashed, now=now)
-    _print(as_json, len(new), lists, made, dry_run=False)
+    try:
+        _print(as_json, len(new), lists, made, dry_run=False)
+    except OSError as error:
+        lost = f"; `smtpplus user reset-password` makes other passwords for {', '.join(made)}" if made else ""
+        raise Refused(f"The output cannot be written ({error.strerror}), but the users were imported{lost}.") from None
 
 
 @click.command("export")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Sequence, TypeVar
 
 import click
 
-from smtpplus.operation.cli import Operation, console, operator, print_json
+from smtpplus.operation.cli import Operation, Refused, console, need_output, operator, print_json, quoted
 from smtpplus.operation.exchange import export_users, import_users
 from smtpplus.operation.setting_options import setting_options, settings_named
 from smtpplus.operation.user_view import as_json as user_json
@@ -252,8 +252,11 @@ def _new_password(from_stdin: bool) -> tuple[str | None, str, str | None]:
     from smtpplus.accounts import passwords
 
     if not from_stdin:
+        need_output()
         password = passwords.generate()
         return password, passwords.hash_password(password), passwords.scram_verifier(password)
+    if sys.stdin is None:
+        raise click.UsageError("Standard input is closed; the password is read from its first line.")
     line = sys.stdin.buffer.readline(PASSWORD_LIMIT + 1)
     given = line.removesuffix(b"\n").removesuffix(b"\r")
     if len(line) > PASSWORD_LIMIT:
@@ -272,14 +275,18 @@ def _print_password(name: str, what: str, password: str | None, as_json: bool, a
     """Print what was made, and what became of the verifications `asked` for."""
     from smtpplus.operation import proof
 
-    if as_json:
-        print_json({"user": name, "password": password} | ({"verification": proof.as_json(asked)} if asked else {}))
-        return
-    if password is None:
-        click.echo(f"User {name} {what}; the password is the one given.")
-    else:
-        click.echo(f"User {name} {what}. The password, shown only now:\n{password}")
-    proof.say(asked)
+    try:
+        if as_json:
+            print_json({"user": name, "password": password} | ({"verification": proof.as_json(asked)} if asked else {}))
+        elif password is None:
+            click.echo(f"User {name} {what}; the password is the one given.")
+        else:
+            click.echo(f"User {name} {what}. The password, shown only now:\n{password}")
+    except OSError as error:
+        lost = "" if password is None else f"; `smtpplus user reset-password {quoted(name)}` makes another password"
+        raise Refused(f"The output cannot be written ({error.strerror}), but the user exists{lost}.") from None
+    if not as_json:
+        proof.say(asked)
 
 
 def _ask(operation: Operation, made: User) -> list[Asked]:
@@ -301,13 +308,13 @@ def _hints(operation: Operation, changed: User, *, asking: bool = False) -> None
     if pending and not asking:
         click.echo(
             f"Note: not verified and refused until then: {'; '.join(pending)}. "
-            f"Ask for it: smtpplus sender verify {changed.name} '{'; '.join(pending)}'. "
-            f"Or, if they belong to the user, vouch for them: smtpplus user edit {changed.name} --vouch",
+            f"Ask for it: smtpplus sender verify {quoted(changed.name)} {quoted('; '.join(pending))}. "
+            f"Or, if they belong to the user, vouch for them: smtpplus user edit --vouch {quoted(changed.name)}",
             err=True,
         )
     elif not changed.senders:
         click.echo(
             f"Note: {changed.name} has no domains and no senders, which allows every verified sender, and none is verified. "
-            f"Name some: smtpplus sender add {changed.name} ADDRESS-OR-DOMAIN --verify",
+            f"Name some: smtpplus sender add --verify {quoted(changed.name)} ADDRESS-OR-DOMAIN",
             err=True,
         )

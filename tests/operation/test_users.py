@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -295,3 +296,67 @@ def test_every_command_explains_itself(name: str) -> None:
 
     command: Any = main.get_command(click.Context(main), name)
     explained(command)
+
+
+def redirected(config: Path, *arguments: str, how: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the installed command with the redirection `how` of a shell."""
+    script = f'exec "$0" --config "$1" "${{@:2}}" {how}'
+    return subprocess.run(["bash", "-c", script, SMTPPLUS, str(config), *arguments], capture_output=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_password_that_cannot_be_shown_is_not_lost(config: Path, more: tuple[str, ...]) -> None:
+    """A5: with standard output closed nothing is changed; where writing fails, the user is told to be there, and what to do."""
+    closed = redirected(config, "user", "add", "demo", "--domains", "a.com", *more, how=">&-")
+    assert (closed.returncode, b"Nothing was changed" in closed.stderr) == (1, True)
+    full = redirected(config, "user", "add", "demo", "--domains", "a.com", *more, how=">/dev/full")
+    assert full.returncode == 1
+    assert b"smtpplus user reset-password demo" in full.stderr
+    assert b"Traceback" not in full.stderr and b"Exception ignored" not in full.stderr
+    assert stored(config, "demo").name == "demo"
+
+
+def test_what_cannot_be_shown_is_no_traceback(config: Path) -> None:
+    """Whatever fails in showing an answer, the command says so in a sentence."""
+    assert shell("--config", str(config), "user", "add", "demo", "--domains", "a.com", "--note", "ü→").returncode == 0
+    listed = redirected(config, "user", "list", how=">/dev/full")
+    assert listed.returncode == 1
+    assert b"cannot be written: No space left" in listed.stderr and b"Traceback" not in listed.stderr
+    shown = shell("--config", str(config), "user", "show", "demo", PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert shown.returncode == 0 and b"\\xfc\\u2192" in shown.stdout
+
+
+def test_octets_that_are_no_text_are_refused(config: Path) -> None:
+    """An argument, a name of the operator or an input that is no text ends in a sentence, or is made readable."""
+    for arguments in (("user", "show", b"\xff"), ("user", "add", b"d\xe9mo", "--domains", "a.com"), (b"\xff",)):
+        result = subprocess.run([SMTPPLUS, "--config", config, *arguments], capture_output=True, timeout=60, check=False)
+        assert (result.returncode, b"no text in UTF-8" in result.stderr, b"Traceback" in result.stderr) == (2, True, False)
+    none = redirected(config, "user", "add", "demo", "--domains", "a.com", "--password-stdin", how="<&-")
+    assert (none.returncode, b"Standard input is closed" in none.stderr) == (2, True)
+    environment = {**os.environb, b"LOGNAME": b"\x1b[2J\xff"}
+    command: list[Any] = [SMTPPLUS, "--config", config, "user", "add", "demo", "--domains", "a.com", "--vouch"]
+    added = subprocess.run(command, capture_output=True, env=environment, timeout=60, check=False)
+    assert added.returncode == 0, added.stderr
+    (entry,) = stored(config, "demo").senders
+    assert entry.verified_by.isprintable() and entry.verified_by.endswith("at the command line")
+
+
+def test_remedies_can_be_copied(run: Run) -> None:
+    """A remedy is quoted so that a shell reads back what was meant, also a name that begins with a dash."""
+    run("list", "add", "strict", "--require-verified", "yes")
+    result = run("user", "add", "--list", "strict", "--domains", "a.com", "--senders", "o'neil@b.com", "--", "-demo")
+    (line,) = [line for line in result.stderr.splitlines() if "sender verify" in line]
+    words = shlex.split(line.partition("Ask for it: ")[2].partition(". Or")[0])
+    assert words == ["smtpplus", "sender", "verify", "--", "-demo", "a.com; o'neil@b.com"]
+
+
+def test_a_database_of_a_newer_release_is_refused(config: Path, run: Run) -> None:
+    """What a newer release has made is not touched; the sentence says what to do."""
+    assert run("user", "list").exit_code == 0
+    engine = create_engine(f"sqlite:///{config.parent}/state/smtpplus.sqlite")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    engine.dispose()
+    result = run("user", "list")
+    assert result.exit_code == 1
+    assert "is of a newer release" in result.stderr and "install that release again" in result.stderr
