@@ -12,7 +12,7 @@ import enum
 import math
 import socket
 import time
-from typing import Callable, ClassVar, Protocol, cast
+from typing import Callable, ClassVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
@@ -27,6 +27,7 @@ from zope.interface import implementer
 from smtpplus.delivery.dialogue import Dialogue
 from smtpplus.delivery.fault import Fault
 from smtpplus.delivery.fit import Fit, all_ascii, fit
+from smtpplus.delivery.keeper import Keeper
 from smtpplus.delivery.outflow import Chunked, Dotted, Outflow
 from smtpplus.delivery.proposal import propose
 from smtpplus.delivery.terms import Proposal, Step
@@ -46,22 +47,6 @@ class Phase(enum.Enum):
     BUSY = "busy"
     LEAVING = "leaving"  # QUIT was sent
     GONE = "gone"
-
-
-class Keeper(Protocol):
-    """The pool, as its connections see it."""
-
-    def free(self, connection: Connection) -> None:
-        """A transaction is over and the next may begin at once."""
-
-    def gone(self, connection: Connection) -> None:
-        """The connection takes no more transactions."""
-
-    def held(self, connection: Connection) -> None:
-        """The transfer on the connection was stopped."""
-
-    def again(self, transfer: Transfer) -> None:
-        """The transfer had a connection that was dead; it wants another. Nothing of it was answered."""
 
 
 Opened = Callable[["Connection", "Fault | None"], None]

@@ -12,7 +12,8 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
-from smtpplus.delivery.client import Connection, Keeper
+from smtpplus.delivery.client import Connection
+from smtpplus.delivery.keeper import Keeper
 from smtpplus.delivery.opening import Opening, Settled
 from smtpplus.delivery.resolver import Resolver
 from smtpplus.delivery.routing import Hop

@@ -25,17 +25,14 @@ from typing import Callable, ClassVar
 
 from smtpplus.delivery.fault import Fault, answered
 from smtpplus.delivery.login import Login, LoginFault
+from smtpplus.delivery.replies import LINE_LIMIT, Malformed, Replies
 from smtpplus.delivery.terms import Awaited, Proposal, Step, Terms
 from smtpplus.mail import reasons
 from smtpplus.mail.reasons import Reason
-from smtpplus.mail.reply import ELLIPSIS, Reply, from_peer
+from smtpplus.mail.reply import Reply, from_peer
 
-LINE_LIMIT = 2048  # octets; RFC 5321 §4.5.3.1.5 allows 512, enhanced codes and long hints exceed it
-LINES_LIMIT = 256  # lines of one reply
-LINES_KEPT = 64  # of them: the first, and the last one
 OFFER_KEPT = 512  # octets of a line that offers an extension, RFC 5321 §4.5.3.1.5
 _MAIL_LIMIT = re.compile(r"\bMAILMAX=([1-9][0-9]{0,5})\b").search  # RFC 9422 §4
-_CODES = {b"%d" % code: code for code in range(200, 600)}  # RFC 5321 §4.2
 
 
 class Dialogue:
@@ -45,9 +42,7 @@ class Dialogue:
         self._terms = terms
         self._random = random  # octets, for SCRAM
         self._buffer = b""
-        self._code = 0
-        self._lines: list[bytes] = []  # of the reply that is being read, those that are kept
-        self._read = 0  # lines of it that are read
+        self._replies = Replies()
         self._out = b""
         self._awaited: deque[Awaited] = deque((Awaited.GREETING,))
         self._unsent: deque[tuple[Awaited, bytes]] = deque()
@@ -149,30 +144,18 @@ class Dialogue:
     # --- reading replies ------------------------------------------------------------------------------------------------------
 
     def _line(self, line: bytes) -> Step:
-        code = _CODES.get(line[:3])
-        mark = line[3:4]
-        if code is None or mark not in b" -\r" or len(line) > LINE_LIMIT:
-            return self._breach("a line is no reply: " + line[:80].decode("utf-8", "backslashreplace"))
-        if self._lines and code != self._code:
-            return self._breach(f"one reply has the codes {self._code} and {code}")
-        self._keep(line[4:].rstrip(b"\r"))
-        if mark == b"-":
-            self._code = code
-            return self._breach("a reply has no end") if self._read > LINES_LIMIT else Step.WAIT
-        lines, self._lines, self._read = self._lines, [], 0
+        try:
+            reply = self._replies.line(line)
+        except Malformed as fault:
+            return self._breach(str(fault))
+        if reply is None:
+            return Step.WAIT
+        code, lines = reply
         self.answered += 1
         awaited = self._awaited.popleft() if self._awaited else Awaited.NOTHING
         if code == 421 and awaited is not Awaited.QUIT:  # RFC 5321 §3.8: may answer anything
             return self._goodbye(from_peer(code, lines))
         return self._ON[awaited](self, code, lines)
-
-    def _keep(self, text: bytes) -> None:
-        """One more line of the reply: a peer may send many, but the reply shall not grow with them."""
-        self._read += 1
-        if self._read <= LINES_KEPT:
-            self._lines.append(text)
-        else:
-            self._lines[-2:] = (ELLIPSIS.encode(), text)
 
     def _excess(self, step: Step) -> Step:
         """`step` was reached with octets left behind it, which can answer nothing that was asked."""

@@ -21,9 +21,10 @@ from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from smtpplus.delivery.client import Connection, Keeper
+from smtpplus.delivery.client import Connection
 from smtpplus.delivery.dialogue import Dialogue
 from smtpplus.delivery.fault import Fault
+from smtpplus.delivery.keeper import Keeper
 from smtpplus.delivery.resolver import Target, Targets, literal
 from smtpplus.delivery.routing import Hop, Way
 from smtpplus.delivery.terms import Credentials, Terms

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpplus.delivery.dialogue import LINE_LIMIT, LINES_KEPT, LINES_LIMIT, OFFER_KEPT, Dialogue
+from smtpplus.delivery.dialogue import OFFER_KEPT, Dialogue
+from smtpplus.delivery.replies import LINE_LIMIT, LINES_KEPT, LINES_LIMIT
 from smtpplus.delivery.terms import Credentials, Proposal, Step, Terms
 
 PLAIN = Terms("us.example")
@@ -257,7 +258,7 @@ def test_of_long_replies_little_is_kept(size: int) -> None:
     refused = b"550-5.1.1 " + b"n" * 2000 + b"\r\n"
     said = b"250 ok\r\n" + (refused * 250 + b"550 5.1.1 no\r\n") * 50 + b"503 nobody\r\n"
     for place in range(0, len(said), size):
-        held = sum(map(len, dialogue._lines)) + len(dialogue._buffer)
+        held = sum(map(len, dialogue._replies._lines)) + len(dialogue._buffer)
         assert held <= (LINES_KEPT + 1) * LINE_LIMIT + size
         step = dialogue.receive(said[place : place + size])
     assert step is Step.DONE

@@ -1,0 +1,26 @@
+"""What a connection says of itself to whoever keeps it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from smtpplus.delivery.transfer import Transfer
+
+if TYPE_CHECKING:
+    from smtpplus.delivery.client import Connection
+
+
+class Keeper(Protocol):
+    """The pool, as its connections see it."""
+
+    def free(self, connection: Connection) -> None:
+        """A transaction is over and the next may begin at once."""
+
+    def gone(self, connection: Connection) -> None:
+        """The connection takes no more transactions."""
+
+    def held(self, connection: Connection) -> None:
+        """The transfer on the connection was stopped."""
+
+    def again(self, transfer: Transfer) -> None:
+        """The transfer had a connection that was dead; it wants another. Nothing of it was answered."""
