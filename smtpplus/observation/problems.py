@@ -55,6 +55,19 @@ _NOW = frozenset(
 _OFF = frozenset(("delivered", "abandoned", "shutting_down", "idle", "auth_cancelled", "auth_required", "tls_required"))
 
 
+_COMMANDS = {  # reason: the command that changes it
+    "unknown_user": "smtpplus user add {user}",
+    "wrong_password": "smtpplus user reset-password {user}",
+    "inactive_user": "smtpplus user activate {user}",
+    "inactive_unverified": "smtpplus sender verify {user} ADDRESS-OR-DOMAIN, then smtpplus user activate {user}",
+    "domain_not_authorized": "smtpplus sender add {user} {domain} --verify",
+    "address_not_authorized": "smtpplus sender add {user} {sender} --verify",
+    "near_domain": "smtpplus sender add {user} {domain} --verify",
+    "sender_pending": "smtpplus sender verify {user} {sender}",
+    "sender_not_verified": "smtpplus sender add {user} {sender} --verify",
+}
+
+
 class Facts(msgspec.Struct, frozen=True):
     """One example of a problem, for people."""
 
@@ -98,7 +111,14 @@ def _refused(event: events.Refused | events.WouldRefuse) -> Problem:
     reference = getattr(event, "reference", "")
     host = event.client.rpartition(":")[0]
     who = f"user {event.user} at {host}" if event.user else f"a client at {host}"
-    facts = Facts(who, f"mail from {sender} was refused{let_through}", event.reply, _remedy(event.reason), reference, event.user)
+    facts = Facts(
+        who,
+        f"mail from {sender} was refused{let_through}",
+        event.reply,
+        _remedy(event.reason, event.user, event.sender),
+        reference,
+        event.user,
+    )
     return Problem(event.reason, None if event.user else "", event.user, f"{event.user or host} {event.sender}{let_through}"[:400], facts)
 
 
@@ -144,9 +164,18 @@ def failed_logins(host: str, count: int) -> Problem:
     return Problem("failed_logins", "", "", host, facts)
 
 
-def _remedy(reason: str) -> str:
+def command(reason: str, user: str, sender: str) -> str:
+    """The command that lets mail refused for `reason` through, "" if none does."""
+    template = _COMMANDS.get(reason, "") if user else ""
+    return template.format(user=user, sender=sender, domain=sender.rpartition("@")[2])
+
+
+def _remedy(reason: str, user: str = "", sender: str = "") -> str:
+    """The remedy of a reason; where it needs details that events do not have, the command that carries it out."""
     known = REASONS.get(reason)
-    return "" if known is None or "{" in known.remedy else known.remedy
+    if known is None:
+        return ""
+    return command(reason, user, sender) if "{" in known.remedy else known.remedy
 
 
 SIGNS: dict[type[Event], Callable[[Any], Problem | None]] = {

@@ -164,6 +164,7 @@ def _standing(connection: Connection) -> Standing | None:
 
 
 def _refusal(refusal: Refusal) -> dict[str, Any]:
+    from smtpplus.observation.problems import command
     from smtpplus.operation import narration
 
     why, remedy = narration.remedy(refusal.reason, refusal.reply)
@@ -181,7 +182,7 @@ def _refusal(refusal: Refusal) -> dict[str, Any]:
         "reply": refusal.reply,
         "why": why,
         "remedy": remedy,
-        "command": narration.command(refusal),
+        "command": command(refusal.reason, refusal.user, refusal.sender),
         "count": refusal.count,
     }
 

@@ -14,19 +14,7 @@ import msgspec
 from smtpplus import events
 from smtpplus.events import Event
 from smtpplus.mail.reasons import REASONS
-from smtpplus.observation.record import Life, Refusal
-
-_COMMANDS = {  # reason: the command that changes it
-    "unknown_user": "smtpplus user add {user}",
-    "wrong_password": "smtpplus user reset-password {user}",
-    "inactive_user": "smtpplus user activate {user}",
-    "inactive_unverified": "smtpplus sender verify {user} ADDRESS-OR-DOMAIN, then smtpplus user activate {user}",
-    "domain_not_authorized": "smtpplus sender add {user} {domain} --verify",
-    "address_not_authorized": "smtpplus sender add {user} {sender} --verify",
-    "near_domain": "smtpplus sender add {user} {domain} --verify",
-    "sender_pending": "smtpplus sender verify {user} {sender}",
-    "sender_not_verified": "smtpplus sender add {user} {sender} --verify",
-}
+from smtpplus.observation.record import Life
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -130,10 +118,3 @@ def remedy(reason: str, reply: str) -> tuple[str, str]:
     if known is None:
         return "", ""
     return known.explanation, "" if "{" in known.remedy else known.remedy
-
-
-def command(refusal: Refusal) -> str:
-    """The command that lets such mail through, "" if none does."""
-    template = _COMMANDS.get(refusal.reason, "")
-    domain = refusal.sender.rpartition("@")[2]
-    return template.format(user=refusal.user, sender=refusal.sender, domain=domain) if refusal.user else ""

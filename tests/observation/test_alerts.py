@@ -105,6 +105,7 @@ class AlertTests(TestCase):
             "List:    news",
             "Who:     user app at 192.0.2.1",
             "Why:     550 5.7.1 The sender is not authorized",
+            "Remedy:  smtpplus sender add app b.com --verify",
             "More:    smtpplus explain 1M802096Y7G00",
         ):
             self.assertIn(line, text)
