@@ -16,8 +16,9 @@ import msgspec
 from sqlalchemy import text
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
-from twisted.protocols.policies import WrappingFactory
+from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.protocol import connectionDone
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web import http
 
@@ -28,6 +29,8 @@ BODY = 4_096  # octets of a request's body that are endured; it is counted and n
 FLOOD = 1_048_576  # octets of a body after which the connection is cut
 PATH = 512  # octets of a path
 CONNECTIONS = 64  # at a time
+PER_CLIENT = 8  # of them from one address
+DEADLINE = 10.0  # seconds from one answer, or the beginning, to the next: who sends an octet a second is cut off all the same
 RATE, BURST = 50.0, 100.0  # requests a second, and at once, over all clients
 IDLE = 30.0  # seconds without a word before a connection is closed
 PATIENCE = 5.0  # seconds that the database has to answer /healthz
@@ -68,6 +71,7 @@ class Page(msgspec.Struct, frozen=True):
     answer: Callable[[Asked], Answer | Deferred[Answer]]
     methods: tuple[str, ...] = ("GET", "HEAD")
     deep: bool = False
+    counted: bool = True  # among RATE; not so what watches the daemon, which must be answered while others flood it
 
 
 def plain(status: int, sentence: str, **headers: str) -> Answer:
@@ -83,7 +87,7 @@ def health(database: Database, clock: Any, *, patience: float = PATIENCE) -> Pag
         found.addTimeout(patience, clock)
         return found.addCallbacks(lambda _: plain(200, "ok"), lambda _: plain(503, "the database does not answer"))
 
-    return Page(answer)
+    return Page(answer, counted=False)
 
 
 class HTTPServer:
@@ -93,7 +97,7 @@ class HTTPServer:
         self._endpoint = endpoint
         self._reactor = reactor
         limited: Any = _Limited
-        self._factory = limited(_Factory(pages, reactor))
+        self._factory = limited(_Factory(pages, reactor), reactor)
         self._port: IListeningPort | None = None
 
     def bind(self) -> None:
@@ -114,13 +118,44 @@ class HTTPServer:
         return maybeDeferred(port.stopListening if port is not None else lambda: None)
 
 
+class _Timed(ProtocolWrapper):
+    """A connection that ends unless a request is answered on it every DEADLINE seconds."""
+
+    def makeConnection(self, transport: Any) -> None:
+        self._deadline: IDelayedCall = self.factory.clock.callLater(DEADLINE, self._late)
+        connected: Any = super().makeConnection
+        connected(transport)
+
+    def answered(self) -> None:
+        """Give the next request its time."""
+        if self._deadline.active():
+            self._deadline.reset(DEADLINE)
+
+    def _late(self) -> None:
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._deadline.active():
+            self._deadline.cancel()
+        lost: Any = super().connectionLost
+        lost(reason)
+
+
 class _Limited(WrappingFactory):
-    """Lets no more than CONNECTIONS in."""
+    """Lets no more than CONNECTIONS in, and PER_CLIENT from one address."""
 
     noisy = False
+    protocol = _Timed
+
+    def __init__(self, factory: Any, clock: Any) -> None:
+        begin: Any = super().__init__
+        begin(factory)
+        self.clock = clock
 
     def buildProtocol(self, addr: Any) -> Any:
-        return super().buildProtocol(addr) if len(self.protocols) < CONNECTIONS else None
+        same = sum(each.getPeer().host == addr.host for each in self.protocols)
+        return super().buildProtocol(addr) if len(self.protocols) < CONNECTIONS and same < PER_CLIENT else None
 
 
 class _Factory(http.HTTPFactory):
@@ -191,7 +226,7 @@ class _Request(http.Request):
         method = self.method.decode("latin-1")
         if method not in page.methods:
             return plain(405, "this page has other methods", Allow=", ".join(page.methods))
-        if not self._factory.allows():
+        if page.counted and not self._factory.allows():
             return plain(503, "too many requests; try again in a second", **{"Retry-After": "1"})
         return page.answer(Asked("GET" if method == "HEAD" else method, rest, str(getattr(self.client, "host", ""))))
 
@@ -201,6 +236,7 @@ class _Request(http.Request):
 
     def _send(self, answer: Answer) -> None:
         if not self._gone:
+            self._connection.transport.answered()
             _write(self, answer)
 
 

@@ -18,7 +18,7 @@ class Readiness:
 
     def page(self) -> Page:
         """`/readyz`: 200 from the moment the queue is lined up until the stop begins, else 503 with the reason."""
-        return Page(lambda _: plain(503, f"not ready: {self.why_not}") if self.why_not else plain(200, "ready"))
+        return Page(lambda _: plain(503, f"not ready: {self.why_not}") if self.why_not else plain(200, "ready"), counted=False)
 
 
 def metrics(measures: Measures) -> Page:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import socket
+import time
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,9 @@ PATIENCE = 20.0  # seconds
 NOW = 1_000_000_000.0
 
 
-def talk(port: int, octets: bytes, leave: bool = False) -> bytes:
+def talk(port: int, octets: bytes, leave: bool = False, source: str = "") -> bytes:
     """Send `octets` on a connection of its own; what comes back until the server closes it. `leave`: say at once that no more comes."""
-    with socket.create_connection((HOST, port), PATIENCE) as connection:
+    with socket.create_connection((HOST, port), PATIENCE, (source, 0) if source else None) as connection:
         try:
             connection.sendall(octets)
             if leave:
@@ -79,6 +80,7 @@ class HTTPTests(TestCase):
             "confirm": confirmation(self.database, "relay.example.com", events, lambda: self.now),
             "broken": Page(self.broken),
             "slow": Page(self.slow),
+            "plain": Page(lambda _: plain(200, "ok")),
         }
         (self.port,) = free_ports(1)
         self.server = HTTPServer((HOST, self.port), pages, reactor)
@@ -264,14 +266,15 @@ class HTTPTests(TestCase):
 
     @inlineCallbacks
     def test_more_than_is_bearable_is_turned_away(self) -> Any:
-        """Beyond the burst, requests are answered 503 with Retry-After; beyond CONNECTIONS, connections are closed."""
-        octets = request("GET", "/healthz").replace(b"close", b"keep-alive") * int(server.BURST + server.RATE * 20)
+        """Beyond the burst, requests are answered 503 with Retry-After, but for /healthz; beyond PER_CLIENT, connections are closed."""
+        octets = request("GET", "/plain").replace(b"close", b"keep-alive") * int(server.BURST + server.RATE * 20)
         answers = yield self.send(octets + request("GET", "/healthz"))
+        self.assertTrue(answers.endswith(b"\r\n\r\nok\n"))
         codes = re.findall(rb"HTTP/1\.1 (\d{3}) ", answers)
         self.assertIn(b"503", codes)
         self.assertGreaterEqual(codes.count(b"200"), int(server.BURST))
         self.assertIn(b"Retry-After: 1", answers)
-        held = yield deferToThread(lambda: [socket.create_connection((HOST, self.port), PATIENCE) for _ in range(server.CONNECTIONS)])
+        held = yield deferToThread(lambda: [socket.create_connection((HOST, self.port), PATIENCE) for _ in range(server.PER_CLIENT)])
         try:
             yield deferLater(reactor, 0.2, lambda: None)
             turned_away = yield self.ask("GET", "/healthz")
@@ -283,6 +286,29 @@ class HTTPTests(TestCase):
             if (yield self.ask("GET", "/nothing")):
                 return
         self.fail("freed connections are not used again")
+
+    @inlineCallbacks
+    def test_who_keeps_a_connection_and_asks_nothing_is_cut_off(self) -> Any:
+        """However busy a connection looks, it ends unless a request is complete within DEADLINE; other addresses are served meanwhile."""
+        self.patch(server, "DEADLINE", 0.5)
+
+        def trickle() -> bool:
+            with socket.create_connection((HOST, self.port), PATIENCE) as connection:
+                try:
+                    for octet in b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 400:
+                        connection.sendall(bytes([octet]))
+                        time.sleep(0.02)
+                except ConnectionError:
+                    return True
+            return False
+
+        cut = deferToThread(trickle)
+        held = yield deferToThread(lambda: [socket.create_connection((HOST, self.port), PATIENCE) for _ in range(server.PER_CLIENT - 1)])
+        other = yield deferToThread(talk, self.port, request("GET", "/healthz"), False, "127.0.0.2")
+        self.assertEqual(status(other), 200)
+        self.assertTrue((yield cut))
+        for each in held:
+            each.close()
 
     @inlineCallbacks
     def test_health_is_that_of_the_database(self) -> Any:
