@@ -102,7 +102,7 @@ def near_misses(senders: list[Sender]) -> list[str]:
     return [
         f'"{sender}" covers addresses such as x@{sender.value} only; mail is usually sent from {sender.value[4:]}, which is another domain'
         for sender in senders
-        if sender.kind == "domain" and sender.value.startswith("www.")
+        if sender.kind == "domain" and sender.value.startswith("www.") and "." in sender.value[4:]  # nobody sends from a top-level domain
     ]
 
 

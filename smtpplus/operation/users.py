@@ -157,10 +157,11 @@ def edit(
 @click.pass_obj
 def list_users(operation: Operation, list_: str | None, as_json: bool) -> None:
     """List the users."""
-    from smtpplus.accounts import fields, store
+    from smtpplus.accounts import fields, lists, store
 
     with operation.transaction(reading=True) as connection:
-        users = store.list_users(connection, list=None if list_ is None else fields.list_name(list_))
+        name = None if list_ is None else lists.get_list(connection, fields.list_name(list_)).name
+        users = store.list_users(connection, list=name)
     shown = [(each, in_force(operation, each)) for each in users]
     if as_json:
         print_json([user_json(*each) for each in shown])

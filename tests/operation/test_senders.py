@@ -125,7 +125,7 @@ def test_user_is_added_and_asked_in_one_call(config: Path, run: Run, answer: Cal
     literal = run("user", "add", "third", "--domains", "[192.0.2.1]", "--verify")
     assert (literal.exit_code, "The password, shown only now:" in literal.stdout, "sender vouch" in literal.stderr) == (1, True, True)
     plain = run("user", "add", "fourth", "--senders", "x@b.com")
-    assert "smtpplus sender verify fourth 'x@b.com'" in plain.stderr
+    assert "smtpplus sender verify fourth x@b.com" in plain.stderr
 
 
 def test_first_sender_narrows_an_open_account(run: Run, answer: Callable[..., Any]) -> None:

@@ -360,3 +360,16 @@ def test_a_database_of_a_newer_release_is_refused(config: Path, run: Run) -> Non
     result = run("user", "list")
     assert result.exit_code == 1
     assert "is of a newer release" in result.stderr and "install that release again" in result.stderr
+
+
+def test_a_list_that_is_not_there_has_no_users(run: Run) -> None:
+    """A mistyped list is refused, and not shown as an empty one."""
+    assert run("user", "list", "--list", "default").exit_code == 0
+    result = run("user", "list", "--list", "typo")
+    assert result.exit_code == 1 and 'no list "typo"' in result.stderr
+
+
+def test_nobody_is_sent_to_a_top_level_domain(run: Run) -> None:
+    """B2: www.com is meant as it is: mail is not sent from com."""
+    assert run("user", "add", "demo", "--domains", "www.com", "--vouch").stderr == ""
+    assert "sent from a.com" in run("user", "add", "other", "--domains", "www.a.com", "--vouch").stderr
