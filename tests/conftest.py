@@ -1,11 +1,15 @@
-"""For all tests: trial's test cases leave their files in the test's own temporary directory."""
+"""For all tests: hypothesis measures no time, and trial's test cases leave their files in the test's own temporary directory."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
+
+hypothesis.settings.register_profile("smtpplus", deadline=None)  # how long an example takes is the machine's business
+hypothesis.settings.load_profile("smtpplus")
 
 
 @pytest.fixture(autouse=True)

@@ -86,7 +86,7 @@ def test_ceiling_and_size(tmp_path: Path) -> None:
 
 
 def test_reset_deactivate_delete(tmp_path: Path) -> None:
-    """A5, A6, A7: after a reset the old password fails at once on the next AUTH, and so does every one of a user off or deleted."""
+    """A5, A6, A7: after a reset the old password fails at once, also for open sessions; so does every one of a user off or deleted."""
     with NextHop() as hop, Daemon(tmp_path, routes=[{"via": hop.via}]) as daemon:
         old = daemon.add_user("app")
         daemon.start()
@@ -107,7 +107,9 @@ def test_reset_deactivate_delete(tmp_path: Path) -> None:
             new = daemon.cli_json("user", "reset-password", "app")["password"]
             becomes(535, lambda: login(old))
             assert login(new) == 235
-            assert submit(session, "still in", APP) == "250"
+            assert submit(session, "with the old password", APP) != "250"
+        with sender.session(daemon.port, "app", new) as session:
+            assert submit(session, "with the new one", APP) == "250"
             daemon.cli("user", "deactivate", "app")
             becomes(535, lambda: login(new))
             assert submit(session, "out", APP) != "250"
@@ -120,4 +122,4 @@ def test_reset_deactivate_delete(tmp_path: Path) -> None:
         for client in waiting:
             client.close()
         hop.await_deliveries(lambda taken: len(taken) == 2)
-        assert {sender.field(each.content, "Subject") for each in hop.deliveries} == {"still in", "in again"}
+        assert {sender.field(each.content, "Subject") for each in hop.deliveries} == {"with the new one", "in again"}
