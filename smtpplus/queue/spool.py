@@ -27,17 +27,19 @@ from smtpplus.storage.statement import Row, Statement
 Steps = list[tuple[Statement, Row]]
 Stored = tuple[Envelope, Content, list[Pending]]
 Arrived = Callable[[Envelope, Content], None]
+RUN = 4  # chunks that are read at once
 AHEAD = 2  # chunks of one message that may wait for their commit before its client is asked to wait
 
 
 class StoredContent:
-    """Content of a queued message: in memory while the cache holds it, else read chunk by chunk."""
+    """Content of a queued message: in memory while the cache holds it, else read from the database, a few chunks at a time."""
 
-    __slots__ = ("_database", "_id", "cached", "chunks", "size")
+    __slots__ = ("_database", "_id", "_run", "cached", "chunks", "size")
 
     def __init__(self, database: Database, number: int, size: int, chunks: int, cached: bytes | None) -> None:
         self._database = database
         self._id = number
+        self._run: dict[int, bytes] = {}  # chunks that were read along with one before them; each is given away once
         self.size = size
         self.chunks = chunks
         self.cached = cached
@@ -47,19 +49,39 @@ class StoredContent:
         if self.cached is not None:
             done(self.cached if self.chunks == 1 else self.cached[index * CHUNK : (index + 1) * CHUNK])
             return
+        if index in self._run:
+            done(self._run.pop(index))
+            return
 
-        def missing(failure: Failure) -> None:
+        def found(run: dict[int, bytes]) -> None:
+            octets = run.pop(index, None)
+            self._run = run
+            done(octets)
+
+        def missing(failure: Failure) -> dict[int, bytes]:
             Logger("smtpplus.queue.spool").failure("chunk {index} of message {id} cannot be read", failure, index=index, id=self._id)
+            return {}
 
-        self._database.read(lambda connection: _octets(connection, self._id, index)).addErrback(missing).addCallback(done)
+        self._database.read(lambda connection: _run(connection, self._id, index)).addErrback(missing).addCallback(found)
+
+    def forget(self) -> None:
+        """Keep nothing in memory."""
+        self.cached = None
+        self._run = {}
 
 
-def _octets(connection: sqlalchemy.Connection, number: int, index: int) -> bytes | None:
+def _run(connection: sqlalchemy.Connection, number: int, index: int) -> dict[int, bytes]:
+    """The chunks from `index` on, RUN of them at most."""
+    found: dict[int, bytes] = {}
     if index == 0:
-        query = select(schema.messages.c.content).where(schema.messages.c.id == number)
-    else:
-        query = select(schema.chunks.c.octets).where(schema.chunks.c.message_id == number, schema.chunks.c.number == index)
-    return connection.execute(query).scalar()
+        first = connection.execute(select(schema.messages.c.content).where(schema.messages.c.id == number)).scalar()
+        if first is not None:
+            found[0] = first
+    c = schema.chunks.c
+    query = select(c.number, c.octets).where(c.message_id == number, c.number >= max(index, 1), c.number < index + RUN)
+    for row in connection.execute(query):
+        found[row.number] = row.octets
+    return found
 
 
 class Spool:
@@ -114,9 +136,9 @@ class Spool:
 
     def forget(self, content: Content) -> None:
         """The message is settled, or will not be sent soon: its content need not be at hand."""
-        if isinstance(content, StoredContent) and content.cached is not None:
-            self._cache += len(content.cached)
-            content.cached = None
+        if isinstance(content, StoredContent):
+            self._cache += len(content.cached or b"")
+            content.forget()
 
     def purge(self) -> Deferred[int]:
         """Remove what was being received when the process ended. Fires with the number of messages."""

@@ -1,0 +1,83 @@
+"""Content of queued messages, read back from the database."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+
+from smtpplus.mail.envelope import CHUNK, Content, Envelope
+from smtpplus.queue.spool import RUN, Spool
+from smtpplus.storage.database import Database
+from smtpplus.storage.engine import migrate
+from tests.queue.fixtures import envelope
+
+OCTETS = os.urandom(10 * CHUNK + 100)
+
+
+class Counting(Database):
+    """A database that counts what is asked of it."""
+
+    reads = 0
+
+    def read(self, query: Any) -> Any:
+        self.reads += 1
+        return super().read(query)
+
+
+class ContentTests(TestCase):
+    def setUp(self) -> None:
+        path = Path(self.mktemp()) / "smtpplus.sqlite"
+        migrate(f"sqlite:///{path}")
+        self.database = Counting(f"sqlite:///{path}", reactor)
+        self.database.start()
+        self.addCleanup(self.database.stop)
+        self.contents: list[Content] = []
+        self.spool = Spool(self.database, self.arrived, cache=0)
+
+    def arrived(self, accepted: Envelope, content: Content) -> None:
+        self.contents.append(content)
+
+    async def read(self, content: Content, *indexes: int) -> list[bytes | None]:
+        found: list[bytes | None] = []
+        for index in indexes:
+            piece: Deferred[bytes | None] = Deferred()
+            content.read(index, piece.callback)
+            found.append(await piece)
+        return found
+
+    async def test_pieces_are_read_a_few_at_a_time(self) -> None:
+        """In order, a content costs a question for each RUN pieces; in any other order, and again, every piece is what it was."""
+        await self.spool.accept(envelope(1), OCTETS)
+        await self.spool.accept(envelope(2), OCTETS[:10])
+        large, small = self.contents
+        pieces = [OCTETS[start : start + CHUNK] for start in range(0, len(OCTETS), CHUNK)]
+        self.assertEqual(await self.read(large, *range(large.chunks)), pieces)
+        self.assertEqual(self.database.reads, -(-len(pieces) // RUN))
+        for order in ((3, 2, 1, 0), (0, 0, 5, 5, 1), (10, 9, 10)):
+            self.assertEqual(await self.read(large, *order), [pieces[index] for index in order])
+        self.assertEqual(await self.read(small, 0, 0), [OCTETS[:10]] * 2)
+
+    async def test_two_readers_of_one_content(self) -> None:
+        """Two destinations that read the same content by turns both get all of it."""
+        await self.spool.accept(envelope(1), OCTETS)
+        (content,) = self.contents
+        first, second = [], []
+        for index in range(content.chunks):
+            first += await self.read(content, index)
+            second += await self.read(content, content.chunks - 1 - index)
+        self.assertEqual(b"".join(filter(None, first)), OCTETS)
+        self.assertEqual(b"".join(filter(None, reversed(second))), OCTETS)
+
+    async def test_what_is_gone_is_none(self) -> None:
+        """A piece that does not exist is None, and so is every piece when the database cannot be read."""
+        await self.spool.accept(envelope(1), OCTETS)
+        (content,) = self.contents
+        self.assertEqual(await self.read(content, 99), [None])
+        await self.database.write(lambda connection: connection.exec_driver_sql("DROP TABLE chunks"))
+        self.assertEqual(await self.read(content, 0), [None])
+        self.assertEqual(len(self.flushLoggedErrors()), 1)
