@@ -24,7 +24,11 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for pro
 )
 @click.option("--sender", "header_sender", metavar="ADDRESS", help="The address of the header Sender, if there is one.")
 @click.option("--would-block", is_flag=True, help="List what alert mode let through and block mode would have refused.")
-@click.option("--since", metavar="TIME", help='With --would-block: only what was sent since then, such as "7d" or "2026-11-20 10:00".')
+@click.option(
+    "--since",
+    metavar="TIME",
+    help='With --would-block: only what was sent again since then, such as "7d"; all of its messages are counted.',
+)
 @_json
 @click.pass_obj
 def check(

@@ -9,7 +9,7 @@ import click
 from sqlalchemy import Connection, Row, select
 
 from smtpplus.operation.checks import moment
-from smtpplus.operation.cli import Operation, console, date, print_json
+from smtpplus.operation.cli import Operation, console, date, print_json, quoted
 from smtpplus.operation.user_view import in_force
 from smtpplus.storage.schema import would_refuse
 
@@ -31,6 +31,8 @@ def listing(operation: Operation, name: str | None, since: str | None, as_json: 
     start = None if since is None else moment(since, time.time())
     with operation.transaction(reading=True) as connection:
         rows = _rows(connection, None if name is None else fields.user_name(name), start)
+        if name is not None and not rows:
+            store.get_user(connection, name)  # a mistyped name is refused; one of a deleted user may have rows
         users = store.load_users(connection, {row.user for row in rows})
     switches = {row.user: _switch(operation, users.get(row.user)) for row in rows}
     if as_json:
@@ -58,8 +60,8 @@ def _switch(operation: Operation, user: User | None) -> Switch:
     if effective.unauthorized == "block":
         return Switch("block", "")
     if effective.origins["unauthorized"] == "user":
-        return Switch("alert", f"smtpplus user edit {user.name} --unauthorized block")
-    return Switch("alert", f"smtpplus list edit {user.list} --unauthorized block")
+        return Switch("alert", f"smtpplus user edit --unauthorized block {quoted(user.name)}")
+    return Switch("alert", f"smtpplus list edit --unauthorized block {quoted(user.list)}")
 
 
 def _print(operation: Operation, rows: list[Row[Any]], switches: dict[str, Switch]) -> None:
@@ -70,8 +72,10 @@ def _print(operation: Operation, rows: list[Row[Any]], switches: dict[str, Switc
     for row in rows:
         table.add_row(*map(Text, (row.user, row.sender, row.reason, str(row.count), date(row.first_at), date(row.last_at))))
     console().print(table)
-    click.echo("What is right is authorized by `smtpplus sender add USER SENDER`. Then switch to block mode:")
-    for command in sorted({switch.command for switch in switches.values() if switch.command}):
+    commands = sorted({switch.command for switch in switches.values() if switch.command})
+    then = " Then switch to block mode:" if commands else ""
+    click.echo(f"What is right is authorized by `smtpplus sender add USER SENDER`.{then}")
+    for command in commands:
         click.echo(f"  {command}")
     if operation.configuration.senders.unauthorized == "alert":
         click.echo('For all users who set nothing else: unauthorized = "block" under [senders] in the configuration; no restart is needed.')

@@ -114,6 +114,7 @@ def test_alert_mode(run: Run) -> None:
         (["check", "--user", "nobody", "--from", "x@a.com"], 1, 'There is no user "nobody"'),
         (["check", "--would-block", "--from", "x@a.com"], 2, "leave out --from"),
         (["check", "--user", "app", "--from", "x@a.com", "--since", "1d"], 2, "--since belongs to --would-block"),
+        (["check", "--would-block", "--user", "nobody"], 1, "nobody"),
         (["check", "--would-block", "--since", "yesterday"], 2, '"yesterday" is no time'),
         (["who-may-send", "a.com"], 2, '"a.com" is no address'),
         (["completion", "tcsh"], 2, "'tcsh' is not one of"),
@@ -183,7 +184,7 @@ def test_would_block(config: Path, run: Run) -> None:
         ("gone", "x@d.com", 1, 1.0, 1.0),
         ("new", "x@d.com", 1, 30.0, 30.0),
     ]
-    by_list, by_user = "smtpplus list edit default --unauthorized block", "smtpplus user edit new --unauthorized block"
+    by_list, by_user = "smtpplus list edit --unauthorized block default", "smtpplus user edit --unauthorized block new"
     assert [each["switch"] for each in found] == [by_list, by_list, None, by_user]
     assert json.loads(run("check", "--would-block", "--user", "NEW", "--json").stdout) == found[3:]
     assert json.loads(run("check", "--would-block", "--since", "1970-01-01T00:00:20+00:00", "--json").stdout) == [found[1], found[3]]
@@ -193,6 +194,7 @@ def test_would_block(config: Path, run: Run) -> None:
         run(*command.split()[1:])
     found = json.loads(run("check", "--would-block", "--json").stdout)
     assert [(each["mode"], each["switch"]) for each in found] == [("block", None), ("block", None), (None, None), ("block", None)]
+    assert "Then switch to block mode" not in run("check", "--would-block").stdout  # nobody is left who could
 
 
 def test_would_block_by_the_configuration(config: Path, run: Run) -> None:
@@ -201,7 +203,7 @@ def test_would_block_by_the_configuration(config: Path, run: Run) -> None:
     count(config, ("app", "x@d.com", 2, 10.0, 20.0))
     text = run("check", "--would-block").stdout
     assert 'unauthorized = "block" under [senders]' in text
-    assert "smtpplus list edit default --unauthorized block" in text
+    assert "smtpplus list edit --unauthorized block default" in text
 
 
 @pytest.mark.parametrize(
