@@ -64,6 +64,9 @@ def shown(times: list[float]) -> tuple[float, float]:
 
 def compare(name: str, idle: list[float], busy: list[float]) -> None:
     """One line of the report about urgent messages."""
+    if not idle or not busy:
+        print(f"{name}: no figure, {len(idle)} urgent messages were delivered while idle and {len(busy)} while busy", flush=True)
+        return
     (idle_median, idle_tail), (busy_median, busy_tail) = shown(idle), shown(busy)
     print(
         f"{name}: median {busy_median:.1f} ms, p99 {busy_tail:.1f} ms of {len(busy)}; idle {idle_median:.1f} ms, {idle_tail:.1f} ms "
