@@ -239,7 +239,7 @@ TOO_SLOW = _reason(
     "too_slow",
     "421 4.4.2",
     "The message comes at less than {limit} octets a second, closing",
-    "Message data must come at `[limits] minimum_rate` on the average of half a minute; a client that drips takes a place that others need.",
+    "Message data must come at `[limits] minimum_rate` on the average of half a minute; who drips takes a place that others need.",
     "try again over a better connection",
 )
 SHUTTING_DOWN = _reason(
