@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --root-user-action=ignore
 
-.PHONY: help run test check crash fuzz clients bench bench-accounts bench-queue bench-setup clean
+.PHONY: help run test check crash fuzz clients bench bench-accounts bench-observation bench-queue bench-setup clean
 
 help:
 	@echo "make run          start a relay on this machine with a demo user, delivering to a maildir"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench-setup  install what make bench needs of Debian: postfix, SASL, gcc (as root)"
 	@echo "make bench        smtpplus and Postfix in the same run; BENCH=\"--help\" shows the options"
 	@echo "make bench-accounts   what 100,000 users with 10 senders each cost"
+	@echo "make bench-observation  the relay with and without history, metrics, alerts and log"
 	@echo "make bench-queue  urgent mail over long queues, a million messages, a dead destination"
 	@echo "make clean        remove what these made: .venv, run, caches"
 
@@ -65,6 +66,10 @@ bench-setup:
 bench: .venv/.running
 	@{ [ -x /usr/sbin/smtp-source ] && [ -x /usr/sbin/saslpasswd2 ]; } || sh bench/setup.sh
 	$(BIN)/python -m bench.run $(BENCH)
+
+bench-observation: .venv/.running
+	@command -v /usr/sbin/smtp-source >/dev/null || sh bench/setup.sh
+	$(BIN)/python -m bench.observation $(BENCH)
 
 bench-queue: .venv/.running
 	@[ -x /usr/sbin/smtp-sink ] || sh bench/setup.sh
