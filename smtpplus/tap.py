@@ -134,15 +134,7 @@ class House:
         self._database = Database(url, reactor)
         self._directory = Directory(self._database, reactor)
         self._watch = Watch(path, reactor, self._changed)
-        self._observation = Observation(
-            configuration,
-            database=self._database,
-            events=events,
-            reactor=reactor,
-            now=time.time,
-            post=_post,
-            certificate=Path(configuration.tls.certificate or configuration.state_directory / CERTIFICATE),
-        )
+        self._observation = _observe(configuration, self._database, events)
         self._threads = ThreadPool(0, THREADS, name="smtpplus-files")
         self._signer = Signer(self._database, reactor=reactor, threads=self._threads, now=time.time)
         self._delivery = Delivery(
@@ -232,6 +224,19 @@ class House:
 def _post(connection: Connection, content: bytes, recipients: Sequence[str]) -> None:
     """Put mail of our own into the queue."""
     post(connection, content, recipients, now=time.time())
+
+
+def _observe(configuration: Configuration, database: Database, events: Events) -> Observation:
+    """Those who watch."""
+    return Observation(
+        configuration,
+        database=database,
+        events=events,
+        reactor=reactor,
+        now=time.time,
+        post=_post,
+        certificate=Path(configuration.tls.certificate or configuration.state_directory / CERTIFICATE),
+    )
 
 
 def _mail_log(configuration: Configuration) -> MailLog | None:
