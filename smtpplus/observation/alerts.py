@@ -58,7 +58,8 @@ class Alerts:
         self._gathered: dict[tuple[str, str | None, str, str], Signs] = {}
         self._own: set[str] = set()
         self._own_order: deque[str] = deque()
-        self._logins: Counter[str] = Counter()
+        self._logins: Counter[str] = Counter()  # failed ones by address
+        self._logins_since = clock.seconds()
         self._timer: IDelayedCall | None = None
         self._looking: IDelayedCall | None = None
         self._closed = False
@@ -134,7 +135,9 @@ class Alerts:
         return self._database.write(work).addCallbacks(self._told, self._lost, errbackArgs=(taken,))
 
     def _look(self) -> None:
-        self._logins.clear() if self._now() % max(self._terms.digest, LOOK) < self._pause else None
+        if self._clock.seconds() - self._logins_since >= max(self._terms.digest, LOOK):
+            self._logins.clear()
+            self._logins_since = self._clock.seconds()
         work = partial(desk.digests, terms=self._terms, now=self._now())
         self._database.write(work).addCallbacks(self._told, self._failed).addBoth(self._look_again)
 

@@ -167,7 +167,7 @@ def _refusal(refusal: Refusal) -> dict[str, Any]:
     from smtpplus.observation.problems import command
     from smtpplus.operation import narration
 
-    why, remedy = narration.remedy(refusal.reason, refusal.reply)
+    why, remedy = narration.remedy(refusal.reason)
     return {
         "id": refusal.reference,
         "kind": "refusal",

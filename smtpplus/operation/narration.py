@@ -112,8 +112,8 @@ def pauses(told: Sequence[Event]) -> list[tuple[str, float, int]]:
     return [(cause, seconds, times) for cause, (seconds, times) in totals.items()]
 
 
-def remedy(reason: str, reply: str) -> tuple[str, str]:
-    """Explanation and remedy of a code of the closed list; the reply may hold the remedy with its details."""
+def remedy(reason: str) -> tuple[str, str]:
+    """Explanation and remedy of a code of the closed list; no remedy where it needs details, which the reply has."""
     known = REASONS.get(reason)
     if known is None:
         return "", ""
