@@ -43,7 +43,7 @@ def test_no_text_from_outside_breaks_a_line(tmp_path: Path) -> None:
     """C9: a line end, a NUL or a lone surrogate in a field stays inside its line."""
     clock = Clock()
     log = MailLog(tmp_path / "mail.log", "text", clock)
-    log(Connected(1.0, "a\nb\x00\udc80", "x", 25))
+    log(Connected(1.0, "s", "a\nb\x00\udc80", 25))
     log.close()
     lines = (tmp_path / "mail.log").read_text().split("\n")
     assert len(lines) == 2

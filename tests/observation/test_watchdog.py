@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import Connection
 from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
 from smtpplus.events import Event, Events, Trouble
@@ -109,8 +109,10 @@ class WatchdogTests(TestCase):
         """It looks at once and then every minute, until it is stopped."""
         watcher = self.watchdog()
         watcher.start()
-        yield self.database.read(lambda _: None)
-        yield self.database.read(lambda _: None)
+        for _ in range(500):
+            if self.clock.getDelayedCalls():
+                break
+            yield deferLater(reactor, 0.01, lambda: None)
         (call,) = self.clock.getDelayedCalls()
         self.assertEqual(call.getTime(), EVERY)
         watcher.stop()
