@@ -299,7 +299,6 @@ class PlainDelivery:
     budget = 0
     message_size = None
     unauthorized = False
-    unauthorized = False
 
     def __init__(self, delivery: Any) -> None:
         self.validateFrom = delivery.validateFrom

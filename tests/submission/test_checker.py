@@ -111,7 +111,6 @@ class SenderTests(SessionCase):
         )
         self.assertTrue(all(event.reply.startswith("550 5.7.1") and event.user == "app" for event in told))
         self.assertEqual([kept.envelope.unauthorized for kept in self.spool.kept], [True, True, False])
-        self.assertEqual([kept.envelope.unauthorized for kept in self.spool.kept], [True, True, False])
 
     @inlineCallbacks
     def test_a_user_switched_off_is_noticed_by_a_session_under_way(self) -> Any:
