@@ -54,6 +54,7 @@ class Destination:
         "name",
         "reopening",
         "running",
+        "streak",
         "until",
         "waiting",
         "window",
@@ -69,6 +70,7 @@ class Destination:
         self.listed: tuple[int, float, int] | None = None  # key under which it is in the outer heap
         self.loaded = [0] * 6  # how many of `waiting` have the level that is the index
         self.running = 0
+        self.streak = 0  # entries that went before their turn, as the one before them had just ended here
         self.closed = False  # backing off: it did not answer
         self.until = 0.0  # seconds since the epoch: when it is tried again, while it is closed
         self.reopening: IDelayedCall | None = None

@@ -6,6 +6,9 @@ Vin, Cheng 1996): an entry's finish time is the rank's virtual time, or its user
 so whoever sent little goes before whoever sent much, and one user's entries stay in order of arrival. No operation scans: all are
 O(log n) in the entries of one destination and in the destinations.
 
+An entry may take the turn of another one of its user and rank if its destination was just served: the open connection is used again. One
+user's mail to one destination stays in order, and so do the turns of users.
+
 A destination that cannot take its best entry is not in the outer heap. Items of the outer heap that are out of date are
 recognized by their key and skipped.
 """
@@ -20,6 +23,8 @@ from smtpplus.queue.entry import Entry
 
 Key = tuple[int, float, int]
 GAIN = 3  # levels that an entry gains by waiting, at most
+STREAK = 20  # entries of one destination that go before their turn, one after the other
+WARM = 256  # destinations remembered as served lately
 OLDER = 1024  # entries that left, and are still noted for their next gain
 
 
@@ -40,6 +45,8 @@ class Ready:
         self._older: list[tuple[float, int, Entry]] = []  # a heap: when an entry gains its next level
         self._sequence = 0
         self._count = 0  # entries that wait
+        self._warm: list[str] = []  # destinations whose attempts have ended lately, the last one last
+        self._chosen: Destination | None = None  # what `best` found there
         self.held: frozenset[str] = frozenset()  # destinations at which a rule lets nothing start
         self._virtual: dict[int, float] = {}  # rank → virtual time
         self._finish: dict[tuple[int, str], float] = {}  # (rank, user) → finish time of the user's last entry
@@ -108,21 +115,42 @@ class Ready:
             key, name = self._heap[0]
             destination = self._destinations.get(name)
             if destination is not None and destination.listed == key and destination.top() == key and destination.takes():
-                return destination.waiting[0][1]
+                entry = destination.waiting[0][1]
+                self._chosen = self._warm_one(key[0], entry.user) if self._warm else None
+                return entry if self._chosen is None else self._chosen.waiting[0][1]
             heapq.heappop(self._heap)
             if destination is not None and destination.listed == key:
                 destination.listed = None
                 self.offer(destination)
         return None
 
+    def _warm_one(self, rank: int, user: str) -> Destination | None:
+        """A destination that was just served, and whose best entry is of the same rank and user as the best of all: it takes the turn
+        of that user, so that a connection that is open is used again. STREAK bounds how often in a row."""
+        while self._warm:
+            destination = self._destinations.get(self._warm[-1])
+            if destination is not None and destination.streak < STREAK and destination.top() is not None and destination.takes():
+                key, entry = destination.waiting[0]
+                if key[0] == rank and entry.user == user:
+                    return destination
+            self._warm.pop()
+        return None
+
     def take(self) -> Entry:
         """Remove and return what `best` returned, counted as running at its destination."""
-        key, name = heapq.heappop(self._heap)
-        destination = self._destinations[name]
+        destination, self._chosen = self._chosen, None
+        if destination is None:
+            key, name = heapq.heappop(self._heap)
+            destination = self._destinations[name]
+            destination.streak = 0
+            entry = heapq.heappop(destination.waiting)[1]
+            self._virtual[key[0]] = max(self._virtual.get(key[0], 0.0), key[1] - entry.cost)
+        else:  # its item in the outer heap is out of date from now on
+            destination.streak += 1
+            entry = heapq.heappop(destination.waiting)[1]
+            self._warm.pop()
         destination.listed = None
-        entry = heapq.heappop(destination.waiting)[1]
         entry.place = 0
-        self._virtual[key[0]] = max(self._virtual.get(key[0], 0.0), key[1] - entry.cost)
         destination.running += 1
         destination.loaded[entry.level] -= 1
         self._count -= 1
@@ -164,6 +192,10 @@ class Ready:
         """`entry` no longer runs; its slot is free."""
         destination = self.destination(entry.destination)
         destination.running -= 1
+        if destination.waiting:
+            self._warm.append(destination.name)
+            if len(self._warm) > WARM:
+                del self._warm[: WARM // 2]
         self.offer(destination)
 
     def __len__(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpplus.queue.ready import Ready
+from smtpplus.queue.ready import STREAK, Ready
 from tests.queue.fixtures import entry
 
 
@@ -146,3 +146,20 @@ def test_what_was_read_again_is_as_old_as_it_is() -> None:
     old = entry(0, 4)
     queue.push(old)
     assert old.rank == 3
+
+
+def test_a_destination_just_served_is_served_again() -> None:
+    """C3: a user's mail to many destinations goes on at one that is connected, so many times in a row at most, each destination's in
+    order; another user's turn and a higher level come first."""
+    queue = ready()
+    for number in range(60):
+        queue.push(entry(number, 3, "bulk", destination=f"d{number % 2}.net"))
+    order = drained(queue)
+    assert order[: STREAK + 1] == list(range(0, 2 * STREAK + 1, 2))
+    assert [number for number in order if number % 2 and number < 60] == list(range(1, 60, 2))
+    for number in range(20):
+        queue.push(entry(number, 3, "bulk", destination=f"d{number % 2}.net"))
+    queue.release(queue.take() if queue.best() else entry(0))
+    queue.push(entry(50, 3, "single", destination="d5.net"))
+    queue.push(entry(51, 2, "bulk", destination="d6.net"))
+    assert drained(queue)[:2] == [51, 50]
