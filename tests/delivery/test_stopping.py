@@ -215,6 +215,7 @@ class FullTests(DeliveryCase):
                 Underway(delivery, request(peer.via, level=level, content=WholeContent(b"Subject: of level %d\r\n\r\n" % level)))
                 for level in (3, 5, 2, 4)
             ]
+            await self.until(lambda: len(peer.lines) == 5)  # each of them was refused a connection
             assert said(await first.ended)[0][1] == 250
             assert [said(await each.ended)[0][1] for each in rest] == [250] * 4
             await delivery.stop()
