@@ -50,6 +50,27 @@ class Pieces:
             done(piece)
 
 
+class Held(Pieces):
+    """Content whose last piece is not read before `release`: the transfer is under way for as long as the test wants."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        super().__init__(pieces)
+        self._last: list[Any] = []
+        self._released = False
+
+    def read(self, index: int, done: Any) -> None:
+        if index == len(self.pieces) - 1 and not self._released:
+            self._last.append(done)
+        else:
+            super().read(index, done)
+
+    def release(self) -> None:
+        """Let the last piece go."""
+        self._released = True
+        for done in self._last:
+            done(self.pieces[-1])
+
+
 def cut(octets: bytes, size: int = CHUNK) -> list[bytes]:
     return [octets[start : start + size] for start in range(0, len(octets), size)]
 

@@ -6,7 +6,7 @@ import threading
 
 from smtpplus.mail.envelope import WholeContent
 from tests.delivery.peer import Line, Peer
-from tests.delivery.rig import DeliveryCase, Pieces, Underway, cut, request, said
+from tests.delivery.rig import DeliveryCase, Held, Pieces, Underway, cut, request, said
 
 LARGE = b"Subject: bulk\r\n\r\n" + (b"z" * 62 + b"\r\n") * 400_000  # 25 MB
 
@@ -209,13 +209,16 @@ class FullTests(DeliveryCase):
         """While one connection works, the refusal of another defers nobody: five messages go one after another, the most urgent first."""
         with self.one() as peer:
             delivery = self.make(("*", peer.via))
-            first = Underway(delivery, request(peer.via, content=Pieces(cut(LARGE[:5_000_000]), slow=True)))
+            held = Held(cut(LARGE[:500_000]))
+            first = Underway(delivery, request(peer.via, content=held))
             await self.until(lambda: peer.lines and len(peer.lines[0].received) > 10_000)
             rest = [
                 Underway(delivery, request(peer.via, level=level, content=WholeContent(b"Subject: of level %d\r\n\r\n" % level)))
                 for level in (3, 5, 2, 4)
             ]
-            await self.until(lambda: len(peer.lines) == 5)  # each of them was refused a connection
+            await self.until(lambda: len(peer.lines) == 5)  # each of them tries for a connection
+            await self.turn(1.0)  # and hears that there is none
+            held.release()
             assert said(await first.ended)[0][1] == 250
             assert [said(await each.ended)[0][1] for each in rest] == [250] * 4
             await delivery.stop()
