@@ -96,14 +96,9 @@ class Preemption:
         if entry.level > self.ceiling or running.rule:
             self._settle()
 
-    def ended(self, entry: Entry) -> float:
-        """The transfer for `entry` is over. Returns for how many seconds it was stopped in all."""
-        running = self._running.pop(entry, None)
-        if running is None:
-            return 0.0
-        if running.stopped_at is not None:
-            running.stopped_for += self._clock.seconds() - running.stopped_at
-        return running.stopped_for
+    def ended(self, entry: Entry) -> None:
+        """The transfer for `entry` is over."""
+        self._running.pop(entry, None)
 
     def obey(self, rule: Callable[[Entry], str] | None) -> None:
         """Stop the transfers for which `rule` gives the name of a rule, and let others go on. None: there are no such rules."""
