@@ -55,8 +55,11 @@ class Notifier:
         *,
         until: float | None = None,
     ) -> None:
-        """Call `done` with a notification to `envelope.sender` about `dispositions`; `until` says when a delayed message is given up."""
-        full = envelope.ret != "HDRS" and envelope.size <= RETURN_LIMIT
+        """Call `done` with a notification to `envelope.sender` about `dispositions`; `until` says when a delayed message is given up.
+
+        RET is about failures alone: what tells of none has the header only (RFC 3461 §4.3).
+        """
+        full = kind == "failed" and envelope.ret != "HDRS" and envelope.size <= RETURN_LIMIT
 
         def read(octets: bytes | None) -> None:
             original = octets or b""

@@ -9,7 +9,7 @@ import pytest
 from smtpplus.mail import reasons
 from smtpplus.mail.disposition import Disposition
 from smtpplus.mail.envelope import CHUNK, Envelope, Recipient, WholeContent
-from smtpplus.queue.bounce import RETURN_LIMIT, Notifier
+from smtpplus.queue.bounce import RETURN_LIMIT, Kind, Notifier
 
 _HEADER = b"Subject: x\r\n\r\n"
 
@@ -28,13 +28,13 @@ class Counted:
         done(_HEADER + b"y" * (CHUNK - len(_HEADER)))
 
 
-def _bounced(content: WholeContent | Counted, ret: str) -> bytes:
+def _bounced(content: WholeContent | Counted, ret: str, kind: Kind = "failed") -> bytes:
     gone = Recipient("b@example.net")
     envelope = Envelope(7, "a@example.com", (gone,), "anna", 3, content.size, 1_000_000.0, ret=ret)
     found: list[bytes] = []
     notifier = Notifier("mail.example.com", lambda: 8, lambda: 1_000_000.0)
     disposition = Disposition(gone, reasons.NULL_MX.reply(domain="example.net"), "", reasons.NULL_MX.code)
-    notifier.compose("failed", envelope, content, [disposition], lambda _, octets: found.append(octets))
+    notifier.compose(kind, envelope, content, [disposition], lambda _, octets: found.append(octets))
     [octets] = found
     return octets
 
@@ -46,6 +46,15 @@ def test_a_small_message_goes_back_as_asked(ret: str, full: bool) -> None:
     octets = _bounced(content, ret)
     assert b"Subject: x" in octets
     assert (octets.count(b"body\r\n") > 8000, b"message/rfc822\r\n" in octets) == (full, full)
+
+
+@pytest.mark.parametrize("kind", ["delayed", "delivered"])
+@pytest.mark.parametrize("ret", ["", "FULL", "HDRS"])
+def test_what_tells_of_no_failure_has_the_header_only(kind: Kind, ret: str) -> None:
+    """RFC 3461 §4.3: RET applies to failures; of a message that is delayed, relayed or delivered the header goes back, whatever it says."""
+    octets = _bounced(WholeContent(_HEADER + b"body\r\n"), ret, kind)
+    assert b"Content-Type: text/rfc822-headers\r\n\r\nSubject: x\r\n" in octets
+    assert b"body" not in octets
 
 
 @pytest.mark.parametrize("ret", ["", "FULL", "HDRS"])

@@ -1,7 +1,8 @@
 """A relay in this process, for scenarios at its far end: queue, database and delivery as the daemon joins them, and a scripted next hop.
 
 `relay` sends one message and returns the exact list of what was stated until nothing was left in the queue. `self.peer` has what
-each connection brought, to the octet. Failed attempts are repeated after RETRY seconds; notifications to ann@a.example are discarded.
+each connection brought, to the octet. Failed attempts are repeated after RETRY seconds; notifications to ann@a.example are discarded,
+unless they have another `home`.
 """
 
 from __future__ import annotations
@@ -44,12 +45,14 @@ class HopCase(DeliveryCase):
         trust: Certificate | None = None,
         own: bool = False,
         away: bool = False,
+        home: str = "discard:",
+        settings: QueueSettings | None = None,
         **fields: Any,
     ) -> list[str]:
         """Send `content` from ann to `to` by a next hop that plays the scripts. `own`: we take that port for ours; `away`: nobody listens
-        there before the first attempt has ended. `fields` are the envelope's."""
+        there before the first attempt has ended; `home` is where mail for a.example goes. `fields` are the envelope's."""
         with Peer(*scripts, asleep=away) as self.peer:
-            routes = (Route(destination="a.example", via="discard:"), Route(via=self.peer.via))
+            routes = (Route(destination="a.example", via=home), Route(via=self.peer.via))
             ours = {("127.0.0.1", self.peer.port)} if own else None
             agent = self.make(*routes, tls=tls, trust=trust, own=ours)
             folder = self.folder()
@@ -65,7 +68,7 @@ class HopCase(DeliveryCase):
             queue = assemble(
                 configuration=Configuration(
                     hostname="relay.example",
-                    queue=QueueSettings(retry=(RETRY,)),
+                    queue=settings or QueueSettings(retry=(RETRY,)),
                     delivery=Delivery(),
                     dns=DNS(servers=(("127.0.0.1", 9),)),
                     route=routes,

@@ -1,0 +1,57 @@
+"""What becomes of a message is told to its sender: once each, and with as much of the message as is due."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+from email.message import EmailMessage
+from pathlib import Path
+
+from smtpplus.config import Queue
+from smtpplus.mail.envelope import Recipient
+from tests.delivery.peer import Line
+from tests.delivery.rig import SMALL
+from tests.scenario.hop import RETRY, HopCase
+
+HEADER = SMALL.partition(b"\r\n\r\n")[0] + b"\r\n"
+Report = tuple[str, list[str], str, bytes]
+
+
+def reports(maildir: Path) -> list[Report]:
+    """Of each notification to whom, what became of whom, and what came back of the message: its type and its octets."""
+    found = []
+    for path in maildir.glob("new/*"):
+        message = email.message_from_bytes(path.read_bytes().replace(b"\n", b"\r\n"), policy=email.policy.SMTP)
+        assert isinstance(message, EmailMessage)
+        assert message["auto-submitted"] == "auto-replied"
+        _, status, returned = message.iter_parts()
+        groups = [each for each in status.walk() if each["action"]]
+        content = path.read_bytes().replace(b"\n", b"\r\n").split(b"\r\n--")[-2].partition(b"\r\n\r\n")[2]
+        told = [f"{each['action']} {each['final-recipient'].partition('; ')[2]}" for each in groups]
+        found.append((str(message["to"]), told, returned.get_content_type(), content))
+    return sorted(found)
+
+
+class SenderIsTold(HopCase):
+    async def test_of_relay_delay_and_failure(self) -> None:
+        """C4, RFC 3461 §4.3: RET=FULL is for the failure; the reports of relay and delay have the header only. One report each."""
+
+        def script(line: Line) -> None:
+            line.greet()
+            line.message("250 2.0.0 taken", "250 ok", "550 5.1.1 no such user", "450 4.2.1 later")
+            line.message()
+            line.gone()
+
+        to = tuple(Recipient(f"{name}@b.example", "SUCCESS,FAILURE,DELAY") for name in ("sent", "gone", "late"))
+        settings = Queue(retry=(RETRY,), warn_after=0.001)
+        home = self.folder()
+        stated = await self.relay(script, home=f"maildir:{home}", settings=settings, ret="FULL", recipients=to)
+        assert [line for line in stated if line.startswith("bounced")] == [
+            f"bounced {kind} to ann@a.example" for kind in ("delivered", "failed", "delayed", "delivered")
+        ]
+        assert reports(home) == [
+            ("ann@a.example", ["delayed late@b.example"], "text/rfc822-headers", HEADER),
+            ("ann@a.example", ["failed gone@b.example"], "message/rfc822", SMALL),
+            ("ann@a.example", ["relayed late@b.example"], "text/rfc822-headers", HEADER),
+            ("ann@a.example", ["relayed sent@b.example"], "text/rfc822-headers", HEADER),
+        ]
