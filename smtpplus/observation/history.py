@@ -26,9 +26,19 @@ from twisted.python.failure import Failure
 from smtpplus.events import Accepted, AuthenticationFailed, Bounced, Delivered, Event, Failed, Refused, Started, WouldRefuse
 from smtpplus.events import Deferred as Delayed
 from smtpplus.mail.envelope import parse_queue_id
-from smtpplus.observation import story
+from smtpplus.observation import marks, story
 from smtpplus.storage.database import Database
-from smtpplus.storage.schema import INSERT_HISTORY, INSERT_HISTORY_STEPS, INSERT_REFUSAL, history, history_steps, recipients, refusals
+from smtpplus.storage.schema import (
+    INSERT_HISTORY,
+    INSERT_HISTORY_STEPS,
+    INSERT_MESSAGE_IDS,
+    INSERT_REFUSAL,
+    history,
+    history_steps,
+    message_ids,
+    recipients,
+    refusals,
+)
 from smtpplus.storage.statement import Row, Statement
 
 GATHER = 0.25  # seconds from an event to the writer
@@ -168,6 +178,9 @@ class History:
         stories, self._stories = self._stories, {}
         for name, event in self._accepted.items():
             steps.append((INSERT_HISTORY, _row(event, stories.pop(name, ()))))
+        found = marks.row((row[0], event.message_id) for (_, row), event in zip(steps, self._accepted.values(), strict=True))
+        if found is not None:
+            steps.append((INSERT_MESSAGE_IDS, found))
         self._accepted.clear()
         if stories:
             self._number = max(self._number + 1, int(self._now() * 1_000_000))
@@ -243,6 +256,7 @@ def prune(connection: Connection, before: float) -> bool:
         if old:
             connection.execute(delete(table).where(key.in_(set(old))))
         full |= len(old) == PAGE
+    connection.execute(delete(message_ids).where(message_ids.c.last < limit))
     old = connection.scalars(select(refusals.c.id).where(refusals.c.id < limit).order_by(refusals.c.id).limit(PAGE)).all()
     if old:
         connection.execute(delete(refusals).where(refusals.c.id.in_(old)))

@@ -1,7 +1,7 @@
 """Reading the history: a message's life by its queue ID or Message-ID, a user's messages and refusals. Functions over a connection.
 
 Ids grow with time, so that a span of time is a range of keys: nothing here needs an index of its own. A Message-ID of the header is
-looked for by reading the range; name a later `since` where that takes too long.
+looked for in the marks of each batch (observation.marks), and among what is older than the oldest of them by reading it.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, func, select
 
 from smtpplus.events import Event
 from smtpplus.mail.envelope import queue_id
-from smtpplus.observation import story
-from smtpplus.storage.schema import history, history_steps, refusals
+from smtpplus.observation import marks, story
+from smtpplus.storage.schema import history, history_steps, message_ids, refusals
 
 BATCH = 500  # rows whose later steps are read at once
+ALIKE = 100  # messages told of one Message-ID, the latest
 
 
 class Life(msgspec.Struct, frozen=True):
@@ -70,12 +71,20 @@ def message(connection: Connection, number: int) -> Life | None:
     return Life(name, (number >> 20) / 1000, False, story.decode(name, told)) if told else None
 
 
-def by_message_id(connection: Connection, message_id: str, since: float = 0.0) -> list[Life]:
-    """The messages with this Message-ID, oldest first; with or without its angle brackets."""
-    bare = message_id.strip().strip("<>")
-    c = history.c
-    query = select(history).where(c.id >= first_id(since), c.message_id.in_((f"<{bare}>", bare))).order_by(c.id)
-    return list(_lives(connection, connection.execute(query).all()))
+def by_message_id(connection: Connection, message_id: str) -> list[Life]:
+    """The last ALIKE messages with this Message-ID, oldest first; it may come with or without its angle brackets."""
+    bare = marks.bare(message_id)
+    c, m = history.c, message_ids.c
+    query = select(m.marks).execution_options(yield_per=BATCH)
+    numbers = [number for found in connection.scalars(query) for number in marks.candidates(found, bare)]
+    oldest = connection.scalar(select(func.min(m.first)))
+    named = c.message_id.in_((f"<{bare}>", bare))
+    rows: list[Row[Any]] = []
+    for start in range(0, len(numbers), BATCH):
+        rows += connection.execute(select(history).where(c.id.in_(numbers[start : start + BATCH]), named)).all()
+    rows += connection.execute(select(history).where(*(() if oldest is None else (c.id < oldest,)), named)).all()
+    unlike = {row.id: row for row in rows}
+    return list(_lives(connection, [unlike[number] for number in sorted(unlike)[-ALIKE:]]))
 
 
 def of_user(connection: Connection, user: str, since: float, limit: int) -> list[Life]:

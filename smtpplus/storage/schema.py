@@ -258,6 +258,14 @@ history_steps = Table(  # what happened to it later, a row for each batch
     sqlite_with_rowid=False,
 )
 
+message_ids = Table(  # which messages may have a Message-ID: one row for each batch, as an index would cost a page for each message
+    "message_ids",
+    metadata,
+    Column("first", Identity, primary_key=True, autoincrement=False),  # this and the next: the least and the greatest id in it
+    Column("last", Identity, nullable=False),
+    Column("marks", LargeBinary, nullable=False),  # see observation.marks
+)
+
 refusals = Table(
     "refusals",
     metadata,
@@ -293,6 +301,30 @@ alert_settings = Table(
     Column("list", Text, primary_key=True),  # "" for the server
     Column("kind", Text, primary_key=True),  # "*" for all kinds
     Column("value", Text, nullable=False),  # off | now | digest
+)
+
+webhook_posts = Table(  # what the webhook is owed; observation.owed
+    "webhook_posts",
+    metadata,
+    Column("id", Identity, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    Column("tried", Integer, nullable=False),
+    Column("due", Float, nullable=False),
+    Column("created_at", Float, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+sums = Table(  # what is left of days whose history is gone; observation.sums
+    "sums",
+    metadata,
+    Column("day", Text, primary_key=True),  # of acceptance or refusal, local: 2026-11-21
+    Column("list", Text, primary_key=True),
+    Column("user", Text, primary_key=True),
+    Column("level", SmallInteger, primary_key=True),  # 0 for refusals
+    *(
+        Column(name, Identity, nullable=False)
+        for name in ("messages", "recipients", "octets", "delivered", "deferred", "failed", "cancelled", "refused")
+    ),
 )
 
 
@@ -345,3 +377,4 @@ DELETE_MESSAGE = Statement(11, delete(messages).where(messages.c.id == bindparam
 INSERT_HISTORY = Statement(20, insert(history), [c.name for c in history.c])
 INSERT_HISTORY_STEPS = Statement(21, insert(history_steps), [c.name for c in history_steps.c])
 INSERT_REFUSAL = Statement(22, insert(refusals), [c.name for c in refusals.c])
+INSERT_MESSAGE_IDS = Statement(23, insert(message_ids), [c.name for c in message_ids.c])

@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import Clock
@@ -14,7 +15,7 @@ from twisted.trial.unittest import TestCase
 from smtpplus import events
 from smtpplus.events import Accepted, AuthenticationFailed, Bounced, Deferred, Delivered, Event, Paused, Refused, Started, WouldRefuse
 from smtpplus.mail.envelope import parse_queue_id, queue_id
-from smtpplus.observation import story
+from smtpplus.observation import marks, record, story
 from smtpplus.observation.history import DIFFERENT, GATHER, PAGE, SEPARATE, History
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
@@ -168,6 +169,38 @@ class HistoryTests(TestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     @inlineCallbacks
+    def test_a_message_id_is_found_without_an_index(self) -> Any:
+        """D3: a batch writes one row of marks, whatever its size, by which a Message-ID leads to its messages; what was written before
+        there were marks is found all the same, and marks go with what they are about."""
+        past = NOW - 8 * DAY
+
+        def found(message_id: str) -> Any:
+            return self.database.read(lambda connection: [life.id for life in record.by_message_id(connection, message_id)])
+
+        for number, at in ((1, past), (2, past), (3, NOW), (4, NOW)):
+            yield self.write(
+                *(msgspec.structs.replace(accepted(10 * number + each, at), message_id=f"<{each}.x@a.com>") for each in range(3))
+            )
+        yield self.write(Bounced(NOW, name(31), name(60), "x@a.com", "failed"))  # has no Message-ID
+        self.assertEqual(self.rows("SELECT count(*), sum(length(marks)) FROM message_ids"), [(4, 4 * 3 * 12)])
+        expected = [name(11, past), name(21, past), name(31), name(41)]
+        for asked in ("<1.x@a.com>", " 1.x@a.com"):
+            self.assertEqual((yield found(asked)), expected)
+        self.assertEqual((yield found("<3.x@a.com>")), [])
+        oldest = parse_queue_id(name(20, past))
+        yield self.database.write(
+            lambda connection: connection.exec_driver_sql("DELETE FROM message_ids WHERE first < ?", (oldest,)) and None
+        )
+        self.assertEqual((yield found("<1.x@a.com>")), expected)
+        self.history.start()
+        self.clock.advance(GATHER)
+        for _ in range(3):
+            yield self.database.write(lambda _: None)
+        self.assertEqual(self.rows("SELECT count(*) FROM message_ids"), [(2,)])
+        self.assertEqual((yield found("<1.x@a.com>")), expected[2:])
+        yield self.history.close()
+
+    @inlineCallbacks
     def test_a_fault_of_the_database_is_tried_once_more(self) -> Any:
         """A batch that could not be written is there after the next try."""
         yield self.database.write(lambda connection: connection.exec_driver_sql("ALTER TABLE history RENAME TO elsewhere"))
@@ -187,6 +220,17 @@ class HistoryTests(TestCase):
         yield self.history.close()
         self.assertEqual(self.rows("SELECT count(*) FROM history"), [(1,)])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+def test_marks_may_lie_across_two() -> None:
+    """A checksum is looked for at the beginning of a mark alone, and octets that only look like one lead nowhere."""
+    first = marks.row([(1, "<a@x>")])
+    assert first is not None
+    checksum = first[2][:4]
+    shifted = marks.row([(int.from_bytes(b"\0\0" + checksum + b"\0\0", "big"), "<b@x>"), (7, "a@x")])
+    assert shifted is not None
+    assert list(marks.candidates(shifted[2], "<a@x>")) == [7]
+    assert marks.row([(1, "")]) is None
 
 
 def test_every_event_of_a_message_survives_the_short_form() -> None:
