@@ -183,7 +183,7 @@ class Bounced(Event, frozen=True):
     id: str
     dsn: str  # queue ID of the notification
     to: str
-    kind: str  # "failed" | "delayed" | "delivered"
+    kind: str  # "failed" | "delayed" | "delivered"; "copy": the postmaster's of a "failed" one
     user: str = ""
     list: str = ""
 

@@ -48,6 +48,7 @@ Destination = Annotated[str, _read(values.destination, 'a string with a domain, 
 Via = Annotated[str, _read(values.via, 'a string such as "mx" or "smtp://host:port"')]
 Sources = Annotated[tuple[str, ...], _read(values.sources, 'a string with an IP address, such as "192.0.2.1"')]
 HostName = Annotated[str, _read(values.host_name, "a string with a host name")]
+OptionalMailbox = Annotated[str, _read(values.mailbox, "a string with a mail address, or empty")]
 DatabaseURL = Annotated[str, _read(values.database, "a string with a database URL")]
 Directory = Annotated[Path, Meta(description="a string, the path of a directory", extra={"path": "directory"})]
 
@@ -116,6 +117,7 @@ class Queue(Struct, frozen=True):
     retry: tuple[TimeSpan, ...] = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0)  # seconds; the last repeats; never empty
     warn_after: Duration = 14_400.0  # seconds; 0: never
     lifetime: TimeSpan = 432_000.0  # seconds
+    postmaster: OptionalMailbox = ""  # has copies of bounces; as Postfix's bounce_notice_recipient, which is off too without notify_classes
     history: Duration = 604_800.0  # seconds; 0: none is kept
     minimum_free: Size = 64 * 1024**2  # octets
 

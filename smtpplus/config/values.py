@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from smtpplus.mail.address import normalize_domain
+from smtpplus.mail.address import normalize_domain, parse_mailbox
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 Rate: TypeAlias = tuple[int, float, Literal["recipients", "octets"]]  # so much in so many seconds
@@ -243,6 +243,14 @@ def sources(text: str) -> tuple[str, ...]:
 def host_name(text: str) -> str:
     """The name this server calls itself by; "" stays."""
     return normalize_domain(text.strip()) if text.strip() else ""
+
+
+def mailbox(text: str) -> str:
+    """A mail address, as written; "" stays."""
+    text = text.strip()
+    if text:
+        parse_mailbox(text)
+    return text
 
 
 def database(text: str) -> str:

@@ -55,6 +55,7 @@ class _Report(msgspec.Struct, frozen=True):
     header: bytes
     now: float
     until: float | None
+    copy: bool
 
 
 def compose(
@@ -71,13 +72,15 @@ def compose(
     from_address: str,
     warn_until: float | None = None,
 ) -> bytes:
-    """The notification to `to` about `dispositions`, all of one kind, as a whole message with CRLF.
+    """The notification to `to` about `dispositions`, all of one kind, as a whole message with CRLF. To another than the envelope's sender
+    it is a copy, and says so.
 
     `original` is the message, or its header; `full` returns all of it, else its header only. `now` and `warn_until` (the end of the
     attempts, for "delayed") are seconds since the epoch. `message_id` with or without its brackets.
     """
     header = original[: _header_end(original)]
-    report = _Report(kind, reporting_mta, envelope, dispositions, header, now, warn_until)
+    copy = to != envelope.sender
+    report = _Report(kind, reporting_mta, envelope, dispositions, header, now, warn_until, copy)
     parts = [
         _text_part(_explanation(report)),
         b"Content-Description: Delivery report\r\nContent-Type: message/delivery-status\r\n\r\n" + _status(report),
@@ -87,7 +90,7 @@ def compose(
     fields = [
         b"From: Mail Delivery System <%s>" % from_address.encode("ascii", "backslashreplace"),
         _to_field(to),
-        f"Subject: {_SUBJECT[kind]}".encode(),
+        f"Subject: {'Copy: ' if copy else ''}{_SUBJECT[kind]}".encode(),
         f"Date: {_date(now)}".encode(),
         b"Message-ID: <%s>" % message_id.strip("<>").encode("ascii", "backslashreplace"),
         b"Auto-Submitted: auto-replied",  # RFC 3834 §5: keeps vacation programs silent
@@ -125,7 +128,10 @@ def _explanation(report: _Report) -> str:
     if report.kind == "delayed":
         opening += f", until {_date(report.until)}." if report.until is not None else "."
     sent = _date(report.envelope.received_at)
-    lines = [f"This is the mail server {report.reporting_mta}.", "", opening, ""]
+    lines = [f"This is the mail server {report.reporting_mta}.", ""]
+    if report.copy:
+        lines += [f"This is a copy of what <{report.envelope.sender}> is told:", ""]
+    lines += [opening, ""]
     lines += [f"Subject: {_subject(report.header)}", f"Sent: {sent}", f"Queue ID: {queue_id(report.envelope.id)}"]
     for disposition in report.dispositions[:DETAILED]:
         lines += ["", f"<{disposition.recipient.address}>", *_words(report.kind, disposition)]

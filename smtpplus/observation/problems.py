@@ -138,7 +138,7 @@ def _failed(event: events.Failed) -> Problem:
 
 
 def _bounced(event: events.Bounced) -> Problem | None:
-    if event.kind == "delivered":
+    if event.kind not in ("failed", "delayed"):
         return None
     kind = "bounce" if event.kind == "failed" else "delay"
     facts = Facts(

@@ -116,7 +116,7 @@ def _settlement(
     return Settlement(
         database=database,
         spool=spool,
-        notifier=Notifier(configuration.hostname, new_id, now),
+        notifier=Notifier(configuration.hostname, new_id, now, configuration.queue.postmaster),
         warn_after=configuration.queue.warn_after,
         lifetime=configuration.queue.lifetime,
         new_id=new_id,

@@ -38,12 +38,13 @@ def traced(envelope: Envelope, recipient: Recipient) -> bool:
 
 
 class Notifier:
-    """Composes notifications in the name of this host."""
+    """Composes notifications in the name of this host. `postmaster` has copies of those about failures, "" for nobody."""
 
-    def __init__(self, hostname: str, new_id: Callable[[], int], now: Callable[[], float]) -> None:
+    def __init__(self, hostname: str, new_id: Callable[[], int], now: Callable[[], float], postmaster: str = "") -> None:
         self._hostname = hostname
         self._new_id = new_id
         self._now = now
+        self.postmaster = postmaster
 
     def compose(
         self,
@@ -54,19 +55,21 @@ class Notifier:
         done: Callable[[Envelope, bytes], None],
         *,
         until: float | None = None,
+        to: str = "",
     ) -> None:
-        """Call `done` with a notification to `envelope.sender` about `dispositions`; `until` says when a delayed message is given up.
+        """Call `done` with a notification about `dispositions`; `until` says when a delayed message is given up. It goes to the sender,
+        a copy of it to `to`.
 
-        RET is about failures alone: what tells of none has the header only (RFC 3461 §4.3).
+        RET is about failures alone, and about what the sender gets: what tells of none, and a copy, has the header only (RFC 3461 §4.3).
         """
-        full = kind == "failed" and envelope.ret != "HDRS" and envelope.size <= RETURN_LIMIT
+        full = kind == "failed" and not to and envelope.ret != "HDRS" and envelope.size <= RETURN_LIMIT
 
         def read(octets: bytes | None) -> None:
             original = octets or b""
             if not full:
                 end = find_header_end(original)
                 original = original if end < 0 else original[:end]
-            self._finish(kind, envelope, original, dispositions, done, full=full, until=until)
+            self._finish(kind, envelope, original, dispositions, done, full=full, until=until, to=to or envelope.sender)
 
         content.read(0, read)
 
@@ -80,12 +83,13 @@ class Notifier:
         *,
         full: bool,
         until: float | None,
+        to: str,
     ) -> None:
         number, now = self._new_id(), self._now()
         octets = dsn.compose(
             kind=kind,
             reporting_mta=self._hostname,
-            to=envelope.sender,
+            to=to,
             envelope=envelope,
             dispositions=dispositions,
             original=original,
@@ -95,7 +99,5 @@ class Notifier:
             warn_until=until,
             from_address=f"MAILER-DAEMON@{self._hostname}",
         )
-        notification = Envelope(
-            number, "", (Recipient(envelope.sender),), "", LEVEL, len(octets), now, smtputf8=not envelope.sender.isascii()
-        )
+        notification = Envelope(number, "", (Recipient(to),), "", LEVEL, len(octets), now, smtputf8=not to.isascii())
         done(notification, octets)

@@ -36,11 +36,12 @@ Committed = Callable[[Entry, float | None], None]
 
 
 class Notice(msgspec.Struct, frozen=True):
-    """One notification to be composed; `until` is when a delayed message is given up."""
+    """One notification to be composed; `until` is when a delayed message is given up, `to` who has a copy in the sender's place."""
 
     kind: Kind
     dispositions: list[Disposition]
     until: float | None = None
+    to: str = ""
 
 
 Composed = tuple[Envelope, bytes, Notice]
@@ -155,6 +156,8 @@ class Settlement:
                 self._events.state(Dropped(now, name, address, disposition.reason))
         if told:
             notices.append(Notice("failed", told))
+            if self._notifier.postmaster not in ("", envelope.sender):
+                notices.append(Notice("failed", told, to=self._notifier.postmaster))
 
     def _later(self, entry: Entry, later: Settled, notices: list[Notice], steps: Steps, *, now: float, end: float) -> float:
         """What is tried again; `end` is when it will be given up. Returns when it is due."""
@@ -200,7 +203,7 @@ class Settlement:
                 self._compose(message, notices, steps, [*composed, (envelope, octets, notice)], committed)
 
             envelope = message.envelope
-            self._notifier.compose(notice.kind, envelope, message.content, notice.dispositions, add, until=notice.until)
+            self._notifier.compose(notice.kind, envelope, message.content, notice.dispositions, add, until=notice.until, to=notice.to)
             return
         for envelope, octets, _ in composed:
             steps = self._spool.steps(envelope, octets) + steps
@@ -211,8 +214,8 @@ class Settlement:
             committed()
             for envelope, octets, notice in composed:
                 to = envelope.recipients[0].address
-                about = message.envelope
-                self._events.state(Bounced(self._now(), message.name, queue_id(envelope.id), to, notice.kind, about.user, about.list))
+                about, kind = message.envelope, "copy" if notice.to else notice.kind
+                self._events.state(Bounced(self._now(), message.name, queue_id(envelope.id), to, kind, about.user, about.list))
                 self._spool.committed(None, envelope, octets)
 
         self._write(steps, written)

@@ -217,6 +217,14 @@ def test_nothing_from_outside_breaks_the_report(envid: str, lines: list[bytes], 
     assert len(recipient) == 7
 
 
+def test_a_copy_says_that_it_is_one() -> None:
+    """A notification to another than the sender is a copy; one to the sender is not."""
+    copy, own = (_read(_compose(_FAILED, to=to)) for to in ("postmaster@example.com", "me@a.com"))
+    assert (str(copy["to"]), str(copy["subject"])) == ("postmaster@example.com", "Copy: Mail could not be delivered")
+    assert "This is a copy of what <me@a.com> is told:" in _text(copy)
+    assert "opy" not in str(own["subject"]) + _text(own)
+
+
 def test_its_size_is_bounded() -> None:
     """However many recipients were refused with however many words: DETAILED are told all about, NAMED by name, the others are counted."""
     words = ("\U0001f600" * 100 + "x" * 300 + " y" * 2000).encode()

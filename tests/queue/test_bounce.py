@@ -57,6 +57,20 @@ def test_what_tells_of_no_failure_has_the_header_only(kind: Kind, ret: str) -> N
     assert b"body" not in octets
 
 
+def test_a_copy_has_the_header_only() -> None:
+    """Whatever RET says, and however small the message: the postmaster has its header, from the null reverse-path at level 2."""
+    gone = Recipient("b@example.net")
+    content = WholeContent(_HEADER + b"body\r\n")
+    envelope = Envelope(7, "a@example.com", (gone,), "anna", 3, content.size, 1_000_000.0, ret="FULL")
+    found: list[tuple[Envelope, bytes]] = []
+    notifier = Notifier("mail.example.com", lambda: 8, lambda: 1_000_000.0, "postmaster@example.com")
+    disposition = Disposition(gone, reasons.NULL_MX.reply(domain="example.net"), "", reasons.NULL_MX.code)
+    notifier.compose("failed", envelope, content, [disposition], lambda *each: found.append(each), to=notifier.postmaster)
+    [(copy, octets)] = found
+    assert (copy.sender, copy.recipients, copy.level, copy.user) == ("", (Recipient("postmaster@example.com"),), 2, "")
+    assert b"Subject: x" in octets and b"body" not in octets
+
+
 @pytest.mark.parametrize("ret", ["", "FULL", "HDRS"])
 def test_of_a_large_message_only_the_first_piece_is_read(ret: str) -> None:
     """What a bounce holds in memory does not grow with the message: beyond RETURN_LIMIT its header goes back, whatever RET asks for."""

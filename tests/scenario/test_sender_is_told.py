@@ -5,13 +5,14 @@ from __future__ import annotations
 import email
 import email.policy
 from email.message import EmailMessage
+from functools import partial
 from pathlib import Path
 
 from smtpplus.config import Queue
 from smtpplus.mail.envelope import Recipient
 from tests.delivery.peer import Line
 from tests.delivery.rig import SMALL
-from tests.scenario.hop import RETRY, HopCase
+from tests.scenario.hop import BOB, RETRY, HopCase
 
 HEADER = SMALL.partition(b"\r\n\r\n")[0] + b"\r\n"
 Report = tuple[str, list[str], str, bytes]
@@ -54,4 +55,51 @@ class SenderIsTold(HopCase):
             ("ann@a.example", ["failed gone@b.example"], "message/rfc822", SMALL),
             ("ann@a.example", ["relayed late@b.example"], "text/rfc822-headers", HEADER),
             ("ann@a.example", ["relayed sent@b.example"], "text/rfc822-headers", HEADER),
+        ]
+
+    async def test_the_postmaster_has_a_copy_of_a_bounce(self) -> None:
+        """C4: the failure alone is copied, to one address, with the header only; who is not told by NOTIFY gives no copy either."""
+
+        def script(line: Line) -> None:
+            line.greet()
+            line.message("250 2.0.0 taken", "250 ok", "550 5.1.1 no such user", "550 5.1.1 nor this")
+            line.gone()
+
+        told = Recipient("sent@b.example", "SUCCESS"), Recipient("gone@b.example"), Recipient("secret@b.example", "NEVER")
+        home = self.folder()
+        settings = Queue(retry=(RETRY,), postmaster="postmaster@a.example")
+        stated = await self.relay(script, home=f"maildir:{home}", settings=settings, recipients=told)
+        assert [line for line in stated if line.startswith("bounced")] == [
+            "bounced delivered to ann@a.example",
+            "bounced failed to ann@a.example",
+            "bounced copy to postmaster@a.example",
+        ]
+        failed = ["failed gone@b.example"]
+        assert reports(home) == [
+            ("ann@a.example", failed, "message/rfc822", SMALL),
+            ("ann@a.example", ["relayed sent@b.example"], "text/rfc822-headers", HEADER),
+            ("postmaster@a.example", failed, "text/rfc822-headers", HEADER),
+        ]
+
+    async def test_nobody_is_told_about_a_notification(self) -> None:
+        """C4, RFC 5321 §6.1: neither a message from the null reverse-path nor the postmaster's copy gives bounce or copy when it fails."""
+
+        def refuses(line: Line, times: int = 1) -> None:
+            line.greet()
+            for _ in range(times):
+                commands = line.until(b"DATA\r\n")
+                line.send("250 ok\r\n" * (1 + commands.count(b"RSET")) + "550 5.1.1 no such user\r\n503 nobody\r\n")
+            line.gone()
+
+        settings = Queue(retry=(RETRY,), postmaster="postmaster@b.example")
+        failed = ["failed {} by HOP: 550 5.1.1 no such user (peer_refused)", "Dropped"]
+        stated = await self.relay(refuses, settings=settings, sender="")
+        assert stated[1:] == [each.format(BOB) for each in failed]
+        stated = await self.relay(partial(refuses, times=2), settings=settings)
+        assert stated[1] == failed[0].format(BOB)
+        assert stated[2:4] == ["bounced failed to ann@a.example", "bounced copy to postmaster@b.example"]
+        assert [line for line in stated[4:] if "ann@" not in line] == [
+            "dsn started 1 postmaster@b.example",
+            "dsn " + failed[0].format("postmaster@b.example"),
+            "Dropped",
         ]
