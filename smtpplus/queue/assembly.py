@@ -12,7 +12,6 @@ from twisted.internet.interfaces import IReactorTime
 from smtpplus.config import Configuration
 from smtpplus.events import Events
 from smtpplus.mail.disposition import DeliveryAgent
-from smtpplus.mail.envelope import Content, Envelope
 from smtpplus.queue.bounce import Notifier
 from smtpplus.queue.entry import EnvelopeIds
 from smtpplus.queue.outbox import Outbox
@@ -73,10 +72,7 @@ def assemble(
     delivery, settings = configuration.delivery, configuration.queue
     new_id = EnvelopeIds(process, now)
 
-    def arrived(envelope: Envelope, content: Content) -> None:
-        scheduler.accepted(envelope, content)
-
-    spool = Spool(database, arrived, cache=CACHE)
+    spool = Spool(database, cache=CACHE)
     settlement = _settlement(configuration, database, spool, new_id=new_id, clock=clock, now=now, events=events)
     rates = _rates(configuration)
     scheduler = Scheduler(
@@ -95,6 +91,7 @@ def assemble(
         now=now,
         events=events,
     )
+    spool.arrivals = scheduler
     outbox = Outbox(database=database, spool=spool, new_id=new_id, clock=clock, now=now, events=events)
     watch = Watch(
         database=database, scheduler=scheduler, limits=_limits(allowances), lifetime=settings.lifetime, clock=clock, now=now, events=events

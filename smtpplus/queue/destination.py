@@ -79,12 +79,16 @@ class Destination:
         self.closures = 0  # times in a row that it was closed for that
 
     def takes(self) -> bool:
-        """Whether its best waiting entry may start here: preempting ones may use a few slots beyond the window."""
+        """Whether its best waiting entry may start here."""
+        return self.admits(self.waiting[0][1].level)
+
+    def admits(self, level: int) -> bool:
+        """Whether an entry of that level may start here: preempting ones may use a few slots beyond the window."""
         if self.closed or self.held:
             return False
         if self.running < self.window:
             return True
-        return self.waiting[0][1].level in self._preempting and self.running < self.window + self._reserved
+        return level in self._preempting and self.running < self.window + self._reserved
 
     def top(self) -> tuple[int, float, int] | None:
         """The key of the best waiting entry; items that an entry has left behind for a better place are dropped on the way."""

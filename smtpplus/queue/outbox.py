@@ -113,7 +113,7 @@ class Outbox:
         def moved(ours: bool) -> None:
             if ours:
                 self._events.state(_accepted(envelope, content, self._now()))
-                self._spool.committed(None, envelope, content)
+                self._spool.committed(envelope, content)
 
         return self._database.write(work).addCallback(moved)
 

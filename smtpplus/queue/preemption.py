@@ -80,9 +80,9 @@ class Preemption:
         if demands is not None and demands.pop(entry, None) is not None and not demands:
             self._settle()
 
-    def preempts(self, entry: Entry) -> bool:
-        """Whether entries of its level stop others."""
-        return entry.level in self._demands
+    def preempts(self, level: int) -> bool:
+        """Whether entries of that level stop others."""
+        return level in self._demands
 
     def demands(self, destination: str) -> list[Entry]:
         """Those that demand and go to `destination`."""

@@ -157,6 +157,21 @@ class Ready:
         self.offer(destination)
         return entry
 
+    def waits(self, name: str, level: int) -> bool:
+        """Whether an entry of that level, which has waited for nothing yet, would wait behind others at that destination."""
+        found = self._destinations.get(name)
+        key = found.top() if found is not None else None
+        return key is not None and key[0] <= level
+
+    def start(self, entry: Entry) -> bool:
+        """Count `entry`, which did not wait, as running at its destination; False if there is no room."""
+        destination = self.destination(entry.destination)
+        if not destination.admits(entry.level):
+            self.offer(destination)
+            return False
+        destination.running += 1
+        return True
+
     def remove(self, entries: Iterable[Entry]) -> None:
         """Let these entries, which wait, wait no longer. Costs as much as waits at their destinations."""
         touched: dict[str, Destination] = {}

@@ -81,15 +81,16 @@ def put_off(parameters: str | None, release_at: float) -> str:
     return msgspec.json.encode(msgspec.structs.replace(given, release_at=release_at)).decode()
 
 
-def recipients(envelope: Envelope) -> list[tuple[Statement, Row]]:
-    """What inserts the recipients of a new message."""
+def recipients(envelope: Envelope, begun: float = 0.0) -> list[tuple[Statement, Row]]:
+    """What inserts the recipients of a new message. One whose first attempt has `begun` is tried again at that time."""
     steps: list[tuple[Statement, Row]] = []
     domain = domain_of(envelope.sender)
     for index, recipient in enumerate(envelope.recipients):
         given = None
         if recipient.notify or recipient.orcpt:
             given = msgspec.json.encode(_RecipientParameters(recipient.notify, recipient.orcpt)).decode()
-        row = (envelope.id, index, recipient.address, envelope.level, envelope.user, 0, envelope.release_at, given, envelope.list, domain)
+        attempts, due = (1, begun) if begun else (0, envelope.release_at)
+        row = (envelope.id, index, recipient.address, envelope.level, envelope.user, attempts, due, given, envelope.list, domain)
         steps.append((schema.INSERT_RECIPIENT, row))
     return steps
 

@@ -29,6 +29,7 @@ from smtpplus.mail.reasons import Reason
 from smtpplus.queue import retry
 from smtpplus.queue.aside import facts_of
 from smtpplus.queue.entry import Entry
+from smtpplus.queue.head_start import HeadStart
 from smtpplus.queue.preemption import LOWEST, Preemption
 from smtpplus.queue.rates import Limit, Rates
 from smtpplus.queue.reach import Reach
@@ -83,6 +84,9 @@ class Scheduler:
             clock=clock,
             now=now,
         )
+        self._head_start = HeadStart(
+            window=self._window, ready=ready, preemption=preemption, free=self._free_now, schedule=schedule, now=now
+        )
         self._looking = LoopingCall(self._look)
         self._looking.clock = clock
         self._ready = ready
@@ -101,9 +105,28 @@ class Scheduler:
 
     # What comes in.
 
+    def expect(self, envelope: Envelope, content: Content) -> float:
+        """A message is about to be committed. If it begins with that, it has its slot now: returns when it is tried again; else 0."""
+        entry = self._head_start.expect(envelope, content)
+        if entry is None:
+            return 0.0
+        self._active += 1
+        return entry.due
+
     def accepted(self, envelope: Envelope, content: Content) -> None:
         """A message is committed: line up its recipients. They start after whoever waits for the commit was told."""
-        self._window.accept(envelope, content)
+        entry = self._head_start.take(envelope)
+        if entry is None:
+            self._window.accept(envelope, content)
+        else:
+            self._clock.callLater(0, self._launch, None, [entry])
+
+    def lost(self, envelope: Envelope) -> None:
+        """A message that was expected will not come."""
+        entry = self._head_start.take(envelope)
+        if entry is not None:
+            self._release(entry)
+            self._window.leave(entry)
 
     def start(self) -> Deferred[int]:
         """Line up what the database holds, while mail already flows. Fires with the number of recipients found."""
@@ -196,7 +219,11 @@ class Scheduler:
         """Whether the house has a slot for it: the last few are reserved for urgent mail, and nothing starts below a demand."""
         if entry.rank > self._preemption.ceiling:
             return False
-        return self._active < self._connections - (0 if self._preemption.preempts(entry) else self._reserved)
+        return self._active < self._connections - (0 if self._preemption.preempts(entry.level) else self._reserved)
+
+    def _free_now(self, entry: Entry) -> bool:
+        """Whether there is a slot for `entry`, whose commit begins, and nobody to be asked."""
+        return not self._stopping and not self._throttle.rates and self._fits(entry)
 
     def _record(self, batch: list[Entry]) -> None:
         now = self._now()

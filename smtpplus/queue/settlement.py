@@ -216,7 +216,7 @@ class Settlement:
                 to = envelope.recipients[0].address
                 about, kind = message.envelope, "copy" if notice.to else notice.kind
                 self._events.state(Bounced(self._now(), message.name, queue_id(envelope.id), to, kind, about.user, about.list))
-                self._spool.committed(None, envelope, octets)
+                self._spool.committed(envelope, octets)
 
         self._write(steps, written)
 

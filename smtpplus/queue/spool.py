@@ -9,7 +9,7 @@ read back.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy
 from sqlalchemy import delete, select
@@ -26,9 +26,21 @@ from smtpplus.storage.statement import Row, Statement
 
 Steps = list[tuple[Statement, Row]]
 Stored = tuple[Envelope, Content, list[Pending]]
-Arrived = Callable[[Envelope, Content], None]
 RUN = 4  # chunks that are read at once
 AHEAD = 2  # chunks of one message that may wait for their commit before its client is asked to wait
+
+
+class Arrivals(Protocol):
+    """Who is told of messages: the scheduler."""
+
+    def expect(self, envelope: Envelope, content: Content) -> float:
+        """The message is about to be committed: when it is tried again, if its first attempt begins with the commit; else 0."""
+
+    def accepted(self, envelope: Envelope, content: Content) -> None:
+        """The message is committed."""
+
+    def lost(self, envelope: Envelope) -> None:
+        """The message that was expected could not be committed."""
 
 
 class StoredContent:
@@ -85,19 +97,32 @@ def _run(connection: sqlalchemy.Connection, number: int, index: int) -> dict[int
 
 
 class Spool:
-    """The queue's hold on the database. `arrived` is called for each message once it is committed."""
+    """The queue's hold on the database. `arrivals` is to be set before the first message."""
 
-    def __init__(self, database: Database, arrived: Arrived, *, cache: int) -> None:
+    arrivals: Arrivals
+
+    def __init__(self, database: Database, *, cache: int) -> None:
         self._database = database
-        self._arrived = arrived
         self._cache = cache  # octets that may still be cached
 
     def accept(self, envelope: Envelope, content: bytes) -> Deferred[None]:
         """Keep a whole message. Fires after the fsync; fails if it could not be written, and then nothing of it is kept."""
-        return self._database.run(self.steps(envelope, content)).addCallback(self.committed, envelope, content)
+        stored = self._stored(envelope, content)
+        steps = self.steps(envelope, content, self.arrivals.expect(envelope, stored))
+        return self._database.run(steps).addCallbacks(
+            self._accepted, self._lost, callbackArgs=(envelope, stored), errbackArgs=(envelope, stored)
+        )
 
-    def steps(self, envelope: Envelope, content: bytes) -> Steps:
-        """What inserts a message, for a unit that does more than that; `committed` must follow."""
+    def _accepted(self, _: Any, envelope: Envelope, stored: StoredContent) -> None:
+        self.arrivals.accepted(envelope, stored)
+
+    def _lost(self, failure: Failure, envelope: Envelope, stored: StoredContent) -> Failure:
+        self.arrivals.lost(envelope)
+        self.forget(stored)
+        return failure
+
+    def steps(self, envelope: Envelope, content: bytes, begun: float = 0.0) -> Steps:
+        """What inserts a message, for a unit that does more than that; `committed` must follow. `begun`: see rows.recipients."""
         pieces = max(1, -(-len(content) // CHUNK))
         first = content if pieces == 1 else content[:CHUNK]
         steps: Steps = [
@@ -119,20 +144,24 @@ class Spool:
         ]
         for index in range(1, pieces):
             steps.append((schema.INSERT_CHUNK, (envelope.id, index, content[index * CHUNK : (index + 1) * CHUNK])))
-        steps += rows.recipients(envelope)
+        steps += rows.recipients(envelope, begun)
         return steps
 
-    def committed(self, _: Any, envelope: Envelope, content: bytes) -> None:
-        """The message is durable: keep its content at hand if there is room, and tell the scheduler."""
+    def committed(self, envelope: Envelope, content: bytes) -> None:
+        """A message that `steps` inserted is durable."""
+        self.arrivals.accepted(envelope, self._stored(envelope, content))
+
+    def _stored(self, envelope: Envelope, content: bytes) -> StoredContent:
+        """The content, kept at hand if there is room."""
         size = len(content)
         cached = content if size <= self._cache else None
         if cached is not None:
             self._cache -= size
-        self._arrived(envelope, StoredContent(self._database, envelope.id, size, max(1, -(-size // CHUNK)), cached))
+        return StoredContent(self._database, envelope.id, size, max(1, -(-size // CHUNK)), cached)
 
     def begin(self, number: int) -> Intake:
         """Begin to keep a message that is too long to wait for its end in memory."""
-        return Intake(self._database, self._arrived, number)
+        return Intake(self._database, self.arrivals, number)
 
     def forget(self, content: Content) -> None:
         """The message is settled, or will not be sent soon: its content need not be at hand."""
@@ -171,9 +200,9 @@ class Spool:
 class Intake:
     """One long message on its way in: chunks go to the database as they come."""
 
-    def __init__(self, database: Database, arrived: Arrived, number: int) -> None:
+    def __init__(self, database: Database, arrivals: Arrivals, number: int) -> None:
         self._database = database
-        self._arrived = arrived
+        self._arrivals = arrivals
         self._id = number
         self._chunks = 0
         self._waiting = 0
@@ -240,13 +269,16 @@ class Intake:
             rows.parameters(envelope),
             self._id,
         )
-        done = self._database.run([*rows.recipients(envelope), (schema.COMMIT_MESSAGE, row)])
-        return done.addCallbacks(self._committed, self._not_committed, callbackArgs=(envelope,))
+        stored = StoredContent(self._database, envelope.id, envelope.size, self._chunks, None)
+        begun = self._arrivals.expect(envelope, stored)
+        done = self._database.run([*rows.recipients(envelope, begun), (schema.COMMIT_MESSAGE, row)])
+        return done.addCallbacks(self._committed, self._not_committed, callbackArgs=(envelope, stored), errbackArgs=(envelope,))
 
-    def _committed(self, _: Any, envelope: Envelope) -> None:
-        self._arrived(envelope, StoredContent(self._database, envelope.id, envelope.size, self._chunks, None))
+    def _committed(self, _: Any, envelope: Envelope, stored: StoredContent) -> None:
+        self._arrivals.accepted(envelope, stored)
 
-    def _not_committed(self, failure: Failure) -> Failure:
+    def _not_committed(self, failure: Failure, envelope: Envelope) -> Failure:
+        self._arrivals.lost(envelope)
         self.abort()
         return failure
 

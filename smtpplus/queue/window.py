@@ -83,6 +83,21 @@ class Window:
         for entry in self._entries((envelope, content, pending)):
             self._place(entry)
 
+    def alone(self, envelope: Envelope, content: Content) -> Entry | None:
+        """The one entry of a message that is about to be committed; None if it has several, or waits behind others or for a rule."""
+        recipients = envelope.recipients
+        destination, *others = {self.destination_of(recipient.address) for recipient in recipients}
+        if others or self.aside.rules or self._ready.waits(destination, envelope.level):
+            return None
+        window = (destination, envelope.level)
+        if self._reading[window] or (self.parking.count and self.parking.waiting(*window)):
+            return None
+        return Entry(Message(envelope, content, len(recipients)), destination, recipients, tuple(range(len(recipients))))
+
+    def begin(self, entry: Entry) -> None:
+        """`entry` is under way without having waited."""
+        self._inside.add(entry)
+
     def pick_up(self, numbers: Iterable[int]) -> None:
         """Messages that came, or came due, without passing through here."""
         self._wishes += [(number, ANY, 0) for number in numbers]

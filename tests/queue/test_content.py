@@ -37,10 +37,17 @@ class ContentTests(TestCase):
         self.database.start()
         self.addCleanup(self.database.stop)
         self.contents: list[Content] = []
-        self.spool = Spool(self.database, self.arrived, cache=0)
+        self.spool = Spool(self.database, cache=0)
+        self.spool.arrivals = self
 
-    def arrived(self, accepted: Envelope, content: Content) -> None:
+    def expect(self, envelope: Envelope, content: Content) -> float:
+        return 0.0
+
+    def accepted(self, envelope: Envelope, content: Content) -> None:
         self.contents.append(content)
+
+    def lost(self, envelope: Envelope) -> None:
+        raise AssertionError(f"{envelope} could not be committed")
 
     async def read(self, content: Content, *indexes: int) -> list[bytes | None]:
         found: list[bytes | None] = []
