@@ -31,7 +31,7 @@ from smtpplus.delivery.keeper import Keeper
 from smtpplus.delivery.outflow import Chunked, Dotted, Outflow
 from smtpplus.delivery.proposal import propose
 from smtpplus.delivery.terms import Proposal, Step
-from smtpplus.delivery.transfer import Transfer
+from smtpplus.delivery.transfer import NOTHING, Transfer
 from smtpplus.mail import reasons
 from smtpplus.wire import send
 
@@ -332,7 +332,7 @@ class Connection(TwistedProtocol):
             self.phase = Phase.IDLE
             self._await(self.dialogue.patience)
             self._keeper.free(self)
-        transfer.settle(self.peer, replies, fault, passed_on=self._proposal is not None and self._proposal.passed_on)
+        transfer.settle(self.peer, replies, fault, proposal=self._proposal or NOTHING)
 
     def _leave(self) -> None:
         """Close without QUIT. In the middle of the data only a reset keeps the rest from being read as commands."""

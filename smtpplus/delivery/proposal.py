@@ -28,7 +28,8 @@ def propose(request: Request, extensions: Mapping[str, str], verdict: Fit, now: 
         mail += f" MT-PRIORITY={mt_priority(envelope.level)}"  # RFC 6710 §3; without it a message is normal
     if envelope.require_tls:
         mail += " REQUIRETLS"  # `fit` saw to it that it is offered
-    if envelope.deliver_by and "DELIVERBY" in extensions:
+    timed = envelope.deliver_by > 0 and "DELIVERBY" in extensions
+    if timed:
         mail += f" BY={int(envelope.deliver_by - now)};{envelope.by_mode}"
     rcpt: Sequence[str] = ()
     dsn = "DSN" in extensions
@@ -40,7 +41,7 @@ def propose(request: Request, extensions: Mapping[str, str], verdict: Fit, now: 
         if any(recipient.notify or recipient.orcpt for recipient in request.recipients):
             rcpt = [_of_recipient(recipient) for recipient in request.recipients]
     addresses = [recipient.address for recipient in request.recipients]
-    return Proposal(envelope.sender, addresses, mail, rcpt, "CHUNKING" in extensions and "PIPELINING" in extensions, dsn)
+    return Proposal(envelope.sender, addresses, mail, rcpt, "CHUNKING" in extensions and "PIPELINING" in extensions, dsn, timed)
 
 
 def _of_recipient(recipient: Recipient) -> str:

@@ -75,4 +75,5 @@ class Proposal(msgspec.Struct, frozen=True):
     mail: str = ""
     rcpt: Sequence[str] = ()
     chunked: bool = False  # the content goes by BDAT
-    passed_on: bool = False  # the peer has taken over what the sender wants to be told (RFC 3461 §5.2.1)
+    passed_on: bool = False  # the peer takes over what the sender wants to be told (RFC 3461 §5.2.1)
+    time_passed_on: bool = False  # the peer takes over by when the message is wanted (RFC 2852)

@@ -11,12 +11,14 @@ from typing import Callable, Protocol, Sequence
 from twisted.logger import Logger
 
 from smtpplus.delivery.fault import Fault
+from smtpplus.delivery.terms import Proposal
 from smtpplus.mail import reasons
 from smtpplus.mail.disposition import Disposition, Request
 from smtpplus.mail.reply import Outcome, Reply
 
 Done = Callable[[list[Disposition]], None]
 Verdict = Reply | Fault | None  # on one recipient: the peer's, ours, or none
+NOTHING = Proposal("", ())  # was told to whoever is no SMTP peer
 REASON_OF = {  # of a verdict that the peer gave
     Outcome.DONE: reasons.DELIVERED.code,
     Outcome.DEFERRED: reasons.PEER_DEFERRED.code,
@@ -77,10 +79,10 @@ class Transfer:
         if not self.over:
             self.holder.abandoned(self)
 
-    def settle(self, peer: str, verdicts: Sequence[Verdict], fault: Fault | None = None, *, passed_on: bool = False) -> None:
+    def settle(self, peer: str, verdicts: Sequence[Verdict], fault: Fault | None = None, *, proposal: Proposal = NOTHING) -> None:
         """End the attempt: each recipient has its verdict, and where that is missing (None, or too short a list) the fault.
 
-        `passed_on`: the peer tells the sender of success if that is wanted.
+        `proposal` is what the peer was told.
         """
         if self.over:
             return
@@ -94,7 +96,9 @@ class Transfer:
             if isinstance(verdict, Fault):
                 dispositions.append(Disposition(recipient, verdict.reply(peer, request.destination), peer, verdict.reason.code))
             else:
-                dispositions.append(Disposition(recipient, verdict, peer, REASON_OF[verdict.outcome], passed_on))
+                dispositions.append(
+                    Disposition(recipient, verdict, peer, REASON_OF[verdict.outcome], proposal.passed_on, proposal.time_passed_on)
+                )
         try:
             self._done(dispositions)
         except Exception:

@@ -33,6 +33,7 @@ class Disposition(msgspec.Struct, frozen=True):
     peer: str  # "mx.example.net[192.0.2.1]:25", "maildir:PATH", or "" if nobody was reached
     reason: str  # code of mail.reasons
     passed_on: bool = False  # the peer has taken over what the sender wants to be told of success (RFC 3461 §5.2.1)
+    time_passed_on: bool = False  # the peer has taken over by when the message is wanted (RFC 2852)
 
     @property
     def outcome(self) -> Outcome:

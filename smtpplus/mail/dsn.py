@@ -30,11 +30,21 @@ from smtpplus.mail.reply import printable
 
 Kind = Literal["failed", "delayed", "delivered"]
 
-_SUBJECT = {"failed": "Mail could not be delivered", "delayed": "Mail is delayed", "delivered": "Mail was delivered"}
+_SUBJECT = {
+    "failed": "Mail could not be delivered",
+    "delayed": "Mail is delayed",
+    "delivered": "Mail was delivered",
+    "relayed": "Mail was passed on",
+}
 _OPENING = {
     "failed": "Your message could not be delivered to the recipients below. It will not be tried again.",
     "delayed": "Your message could not be delivered yet to the recipients below. You need not send it again: it is still being tried",
     "delivered": "Your message was delivered to the recipients below.",
+    "relayed": "Your message was passed on to the next mail server for the recipients below.",
+}
+_CLOSING = {
+    "delivered": "Whether and when it is read is not known here.",
+    "relayed": "What becomes of it there is not known here.",
 }
 _SAID_BY_PEER = frozenset((PEER_DEFERRED.code, PEER_REFUSED.code, DELIVERED.code))
 _STATUS = {2: "2.0.0", 4: "4.0.0", 5: "5.0.0"}  # RFC 3463 §3.1, where the reply has none
@@ -72,8 +82,8 @@ def compose(
     from_address: str,
     warn_until: float | None = None,
 ) -> bytes:
-    """The notification to `to` about `dispositions`, all of one kind, as a whole message with CRLF. To another than the envelope's sender
-    it is a copy, and says so.
+    """The notification to `to` about `dispositions`, one at least and all of one kind, as a whole message with CRLF. To another than the
+    envelope's sender it is a copy, and says so.
 
     `original` is the message, or its header; `full` returns all of it, else its header only. `now` and `warn_until` (the end of the
     attempts, for "delayed") are seconds since the epoch. `message_id` with or without its brackets.
@@ -90,7 +100,7 @@ def compose(
     fields = [
         b"From: Mail Delivery System <%s>" % from_address.encode("ascii", "backslashreplace"),
         _to_field(to),
-        f"Subject: {'Copy: ' if copy else ''}{_SUBJECT[kind]}".encode(),
+        f"Subject: {'Copy: ' if copy else ''}{_SUBJECT[_action(kind, dispositions[0])]}".encode(),
         f"Date: {_date(now)}".encode(),
         b"Message-ID: <%s>" % message_id.strip("<>").encode("ascii", "backslashreplace"),
         b"Auto-Submitted: auto-replied",  # RFC 3834 §5: keeps vacation programs silent
@@ -124,7 +134,8 @@ def _to_field(to: str) -> bytes:
 
 def _explanation(report: _Report) -> str:
     """The text for the person, lines of at most 76 characters."""
-    opening = _OPENING[report.kind]
+    action = _action(report.kind, report.dispositions[0])
+    opening = _OPENING[action]
     if report.kind == "delayed":
         opening += f", until {_date(report.until)}." if report.until is not None else "."
     sent = _date(report.envelope.received_at)
@@ -141,8 +152,8 @@ def _explanation(report: _Report) -> str:
         lines += [f"<{disposition.recipient.address}> {_code(disposition)}" for disposition in more[: NAMED - DETAILED]]
         if len(report.dispositions) > NAMED:
             lines.append(f"and {len(report.dispositions) - NAMED} others")
-    if report.kind == "delivered":
-        lines += ["", "Whether and when it is read is not known here."]
+    if action in _CLOSING:
+        lines += ["", _CLOSING[action]]
     wrapped = (textwrap.fill(printable(line), 76, subsequent_indent=" " * (len(line) - len(line.lstrip()))) for line in lines)
     return "\n".join(wrapped) + "\n"
 
@@ -247,7 +258,12 @@ def _code(disposition: Disposition) -> str:
 
 def _action(kind: Kind, disposition: Disposition) -> str:
     """RFC 3464 §2.3.3: over SMTP the message was passed on, and what becomes of it is the next hop's to tell."""
-    return "relayed" if kind == "delivered" and _peer_host(disposition.peer) else kind
+    return "relayed" if kind == "delivered" and is_relayed(disposition) else kind
+
+
+def is_relayed(disposition: Disposition) -> bool:
+    """Whether the recipient's message was passed on to another server, rather than put into a mailbox."""
+    return bool(_peer_host(disposition.peer))
 
 
 def _peer_host(peer: str) -> str:

@@ -32,9 +32,13 @@ def wanted(kind: Kind, sender: str, recipient: Recipient) -> bool:
     return _KEYWORD[kind] in recipient.notify.upper().split(",")
 
 
-def traced(envelope: Envelope, recipient: Recipient) -> bool:
-    """Whether the sender wants to hear of each relay on the way (by-trace, RFC 2852 §4)."""
-    return envelope.by_mode[1:] == "T" and bool(envelope.sender) and recipient.notify != "NEVER"
+def traced(envelope: Envelope, disposition: Disposition) -> bool:
+    """Whether the sender of a message with BY hears of this relay: of each with by-trace (RFC 2852 §4), and in mode N of one to a next hop
+    that does not know DELIVERBY, as nobody reports a delay behind it (RFC 2852 §4.1.4). NOTIFY=NEVER keeps it quiet."""
+    mode = envelope.by_mode
+    if not (mode and envelope.sender and dsn.is_relayed(disposition)) or disposition.recipient.notify.upper() == "NEVER":
+        return False
+    return mode[1:] == "T" or (mode[:1] == "N" and not disposition.time_passed_on)
 
 
 class Notifier:

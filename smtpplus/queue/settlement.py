@@ -137,8 +137,7 @@ class Settlement:
         asked = [
             disposition
             for _, disposition in done
-            if (not disposition.passed_on and wanted("delivered", envelope.sender, disposition.recipient))
-            or traced(envelope, disposition.recipient)
+            if (not disposition.passed_on and wanted("delivered", envelope.sender, disposition.recipient)) or traced(envelope, disposition)
         ]
         if asked:
             notices.append(Notice("delivered", asked))

@@ -90,6 +90,7 @@ def test_read(read: Callable[[str], Any], text: str, value: Any) -> None:
         (values.public_url, "https://a/?x=1", '"https://a/?x=1" is no web address'),
         (values.public_url, "https://a b/", '"https://a b" is no web address'),
         (values.public_url, "ftp://a", '"ftp://a" is no web address'),
+        (values.mailbox, "postmaster", "postmaster"),
         (values.via, "maildir:", '"maildir:" is no way to deliver'),
         (values.via, "smtp://", '"smtp://" names no host'),
         (values.via, "smtp://host:port", '"smtp://host:port" names no host'),

@@ -174,7 +174,7 @@ class ReportTests(DeliveryCase):
             "RCPT TO:<b@x> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;b+2Bo@x",
             "RCPT TO:<c@x>",
         ]
-        assert [each.passed_on for each in dispositions] == [True, True]
+        assert [(each.passed_on, each.time_passed_on) for each in dispositions] == [(True, False)] * 2
 
     async def test_reports_are_ours_where_it_does_not(self) -> None:
         """A peer without DSN gets none of it."""
@@ -216,6 +216,14 @@ def test_deliver_by_counts_down() -> None:
     assert mail(offering("DELIVERBY"), now=1000.0, deliver_by=1001.0, by_mode="R") == " BY=1;R"
     assert mail(offering(), now=1000.0, deliver_by=1100.0, by_mode="R") == "peer_lacks_deliverby"
     assert mail(offering(), now=1000.0, deliver_by=1100.0, by_mode="N") == ""
+
+
+def test_who_takes_over_what_is_known() -> None:
+    """The peer has the time of a message if it got BY, and reports if it offers DSN; a message without BY gives it none."""
+    timed = request("x", deliver_by=1100.0, by_mode="N")
+    found = [propose(timed, offers, PLAIN, 1000.0) for offers in ({}, {"DSN": ""}, {"DELIVERBY": ""})]
+    assert [(each.passed_on, each.time_passed_on) for each in found] == [(False, False), (True, False), (False, True)]
+    assert not propose(request("x"), {"DELIVERBY": ""}, PLAIN, 1000.0).time_passed_on
 
 
 def test_required_tls_must_be_promised() -> None:

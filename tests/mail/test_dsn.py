@@ -143,11 +143,12 @@ def test_a_delay_says_how_long_it_is_tried() -> None:
 
 @pytest.mark.parametrize(("peer", "action"), [("maildir:/var/mail/x", "delivered"), (_PEER, "relayed"), ("[192.0.2.1]:25", "relayed")])
 def test_success_is_delivered_or_relayed(peer: str, action: str) -> None:
-    """RFC 3464 §2.3.3: delivered only into a mailbox; over SMTP the message was passed on."""
+    """RFC 3464 §2.3.3: delivered only into a mailbox; over SMTP the message was passed on. People are told no more than that either."""
     disposition = Disposition(_GONE, Reply(250, "2.0.0", "ok"), peer, reasons.DELIVERED.code)
     message = _read(_compose([disposition], kind="delivered", full=False))
     assert _groups(message)[1]["action"] == action
     assert reasons.DELIVERED.explanation not in _text(message)
+    assert ("passed on" in str(message["subject"]), "delivered" in _text(message)) == (action == "relayed", action == "delivered")
 
 
 @pytest.mark.parametrize("original", [_MESSAGE, _MESSAGE[: _MESSAGE.index(b".body")]])

@@ -8,7 +8,8 @@ import msgspec
 from twisted.internet.defer import inlineCallbacks
 
 from smtpplus import events as facts
-from smtpplus.mail.envelope import Envelope, Recipient
+from smtpplus.mail.disposition import Disposition
+from smtpplus.mail.envelope import Envelope, Recipient, queue_id
 from smtpplus.queue import retry
 from tests.queue.fixtures import LATER, OK, envelope
 from tests.queue.house import QueueCase
@@ -21,6 +22,12 @@ class DeliverByTests(QueueCase):
         """An envelope that is to be delivered within `seconds`."""
         accepted = envelope(number, at=self.wall)
         return msgspec.structs.replace(accepted, deliver_by=self.wall + seconds, by_mode=mode)
+
+    def relayed(self, number: int, *, time_passed_on: bool = False) -> None:
+        """End the attempt at message `number` well."""
+        transfer = self.agent.transfers[number - 1]
+        [recipient] = transfer.request.recipients
+        transfer.done([Disposition(recipient, OK, "mx[192.0.2.1]:25", "delivered", time_passed_on=time_passed_on)])
 
     def told(self) -> list[str]:
         """The kinds of the notifications that were sent."""
@@ -120,14 +127,29 @@ class DeliverByTests(QueueCase):
 
     @inlineCallbacks
     def test_a_traced_message_is_reported_when_it_is_relayed(self) -> Any:
-        """RFC 2852 §4: by-trace: the sender hears of the relay though NOTIFY did not ask for it."""
-        yield self.accept(self.asked("NT", 600))
-        yield self.accept(self.asked("N", 600, 2))
-        yield self.begun(2)
-        for transfer in self.agent.transfers[:2]:
-            transfer.end(OK)
+        """RFC 2852 §4: by-trace: the sender hears of the relay though NOTIFY did not ask for it, and the next hop knows the time."""
+        for number, mode in enumerate(("N", "RT", "R"), 1):
+            yield self.accept(self.asked(mode, 600, number))
+            yield self.begun(number)
+            self.relayed(number, time_passed_on=True)
         yield self.until(lambda: self.stated(facts.Bounced))
-        self.assertEqual(self.told(), ["delivered"])
+        self.assertEqual([told.id for told in self.stated(facts.Bounced)], [queue_id(2)])
+
+    @inlineCallbacks
+    def test_mode_n_is_reported_where_its_time_is_lost(self) -> Any:
+        """RFC 2852 §4.1.4: a next hop that does not know DELIVERBY: a report of the relay, once, unless NOTIFY says never; none of a
+        message that lies in its mailbox."""
+        notified = {1: "", 2: "NEVER", 3: "FAILURE", 4: "SUCCESS"}
+        for number, notify in notified.items():
+            yield self.accept(msgspec.structs.replace(self.asked("N", 600, number), recipients=(Recipient("b@example.net", notify),)))
+            yield self.begun(number)
+            self.relayed(number)
+        yield self.accept(self.asked("N", 600, 5))
+        yield self.begun(5)
+        self.agent.transfers[4].end(OK, peer="maildir:/var/mail/b")
+        yield self.until(lambda: len(self.stated(facts.Bounced)) == 3)
+        yield self.turn(1)
+        self.assertEqual([told.id for told in self.stated(facts.Bounced)], [queue_id(1), queue_id(3), queue_id(4)])
 
 
 def test_when_a_message_is_given_up_and_reported() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import email
 import email.policy
+import re
+import time
 from email.message import EmailMessage
 from functools import partial
 from pathlib import Path
@@ -56,6 +58,24 @@ class SenderIsTold(HopCase):
             ("ann@a.example", ["relayed late@b.example"], "text/rfc822-headers", HEADER),
             ("ann@a.example", ["relayed sent@b.example"], "text/rfc822-headers", HEADER),
         ]
+
+    async def test_of_a_relay_behind_which_its_time_is_lost(self) -> None:
+        """RFC 2852 §4.1.4: BY in mode N to a peer without DELIVERBY is reported as relayed without being asked; with it BY goes on."""
+        told = []
+        for offers in ("250-DSN", "250-DELIVERBY"):
+
+            def script(line: Line, offers: str = offers) -> None:
+                line.greet(f"250-next.example\r\n250-PIPELINING\r\n{offers}\r\n250 HELP\r\n")
+                line.message()
+                line.gone()
+
+            home = self.folder()
+            await self.relay(script, home=f"maildir:{home}", deliver_by=time.time() + 1000.5, by_mode="N")
+            told.append((self.peer.lines[0].received.split(b"\r\n")[1].decode(), reports(home)))
+        relayed = ("ann@a.example", [f"relayed {BOB}"], "text/rfc822-headers", HEADER)
+        assert told[0] == ("MAIL FROM:<ann@a.example>", [relayed])
+        assert re.fullmatch(r"MAIL FROM:<ann@a\.example> BY=(1000|9[89]\d);N", told[1][0])
+        assert told[1][1] == []
 
     async def test_the_postmaster_has_a_copy_of_a_bounce(self) -> None:
         """C4: the failure alone is copied, to one address, with the header only; who is not told by NOTIFY gives no copy either."""
