@@ -15,7 +15,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,6 @@ class House:
         self._database = Database(url, reactor)
         self._directory = Directory(self._database, reactor)
         self._watch = Watch(path, reactor, self._changed)
-        self._observation = _observe(configuration, self._database, events)
         self._threads = ThreadPool(0, THREADS, name="smtpplus-files")
         self._signer = Signer(self._database, reactor=reactor, threads=self._threads, now=time.time)
         self._delivery = Delivery(
@@ -156,6 +155,7 @@ class House:
             events=events,
             allowances=lambda connection: load_allowances(connection, self._directory.server),
         )
+        self._observation = _observe(configuration, self._database, events, self.queue.new_id)
         self._readiness = Readiness()
         measured = {"metrics": metrics(self._observation.measures), "readyz": self._readiness.page()}
         self.http = _http_server(configuration, self._database, events, measured)
@@ -226,7 +226,7 @@ def _post(connection: Connection, content: bytes, recipients: Sequence[str]) -> 
     post(connection, content, recipients, now=time.time())
 
 
-def _observe(configuration: Configuration, database: Database, events: Events) -> Observation:
+def _observe(configuration: Configuration, database: Database, events: Events, new_id: Callable[[], int]) -> Observation:
     """Those who watch."""
     return Observation(
         configuration,
@@ -235,6 +235,7 @@ def _observe(configuration: Configuration, database: Database, events: Events) -
         reactor=reactor,
         now=time.time,
         post=_post,
+        new_id=new_id,
         certificate=Path(configuration.tls.certificate or configuration.state_directory / CERTIFICATE),
     )
 

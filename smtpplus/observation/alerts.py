@@ -18,10 +18,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from smtpplus.events import Accepted, Alerted, AuthenticationFailed, Event, Events, Failed
+from smtpplus.events import Accepted, Alerted, AuthenticationFailed, Event, Events, Failed, Refused, RefusedMore
 from smtpplus.mail.envelope import queue_id
 from smtpplus.observation import desk
 from smtpplus.observation.desk import OTHERS, Sent, Signs, Terms
+from smtpplus.observation.folded import Folded
 from smtpplus.observation.problems import FAILED_LOGINS, SIGNS, Facts, Problem, failed_logins
 from smtpplus.storage.database import Database
 from smtpplus.storage.schema import recipients
@@ -37,7 +38,7 @@ class Alerts:
     """Subscribe it to `Alerts.kinds`; `start` it once the database is open, `close` it before the database is."""
 
     _log = Logger()
-    kinds: tuple[type[Event], ...] = (Accepted, *SIGNS)
+    kinds: tuple[type[Event], ...] = (Accepted, RefusedMore, *SIGNS)
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class Alerts:
         terms: Terms,
         events: Events,
         now: Callable[[], float],
+        folded: Folded,
         deliver: Callable[[Sent], None] | None = None,
     ) -> None:
         self._database = database
@@ -54,6 +56,7 @@ class Alerts:
         self._terms = terms
         self._events = events
         self._now = now
+        self._counted_with = folded
         self._deliver = deliver  # the webhook
         self._gathered: dict[tuple[str, str | None, str, str], Signs] = {}
         self._own: set[str] = set()
@@ -85,6 +88,11 @@ class Alerts:
             return
         if event.__class__ is Failed and event.id in self._own:
             return
+        if event.__class__ is RefusedMore:
+            problem = SIGNS[Refused](self._counted_with.like(event))
+            if problem is not None:
+                self._sign(problem, event.at, event.count)
+            return
         problem = SIGNS[type(event)](event)
         if problem is not None:
             self._sign(problem, event.at)
@@ -107,10 +115,11 @@ class Alerts:
         host = event.client.rpartition(":")[0]
         if host in self._logins or len(self._logins) < ADDRESSES:
             self._logins[host] += 1
-            if self._logins[host] >= FAILED_LOGINS:
-                self._sign(failed_logins(host, self._logins[host]), event.at)
+            failed = self._logins[host]
+            if failed >= FAILED_LOGINS:
+                self._sign(failed_logins(host, failed), event.at, failed if failed == FAILED_LOGINS else 1)
 
-    def _sign(self, problem: Problem, at: float) -> None:
+    def _sign(self, problem: Problem, at: float, count: int = 1) -> None:
         key = (problem.kind, problem.list, problem.user if problem.list is None else "", problem.what)
         signs = self._gathered.get(key)
         if signs is None and len(self._gathered) >= LIMIT:
@@ -119,9 +128,9 @@ class Alerts:
             facts = Facts("many", "more different problems of this kind", problem.facts.why, problem.facts.remedy)
             problem = Problem(problem.kind, "", "", OTHERS, facts)
         if signs is None:
-            self._gathered[key] = Signs(problem, 1, at, at)
+            self._gathered[key] = Signs(problem, count, at, at)
         else:
-            signs.count += 1
+            signs.count += count
             signs.last_at = max(at, signs.last_at)
         if self._timer is None and not self._closed:
             self._timer = self._clock.callLater(GATHER, self._flush)

@@ -18,6 +18,7 @@ from smtpplus.config import Configuration
 from smtpplus.events import Events, WouldRefuse
 from smtpplus.observation.alerts import Alerts
 from smtpplus.observation.desk import Terms
+from smtpplus.observation.folded import Folded
 from smtpplus.observation.history import History
 from smtpplus.observation.metrics import Measures
 from smtpplus.observation.watchdog import Watchdog
@@ -29,7 +30,10 @@ Post = Callable[[Connection, bytes, Sequence[str]], object]
 
 
 class Observation:
-    """All that watches, but for the mail log, which needs no database. `post` puts a message of ours into the queue."""
+    """All that watches, but for the mail log, which needs no database. `post` puts a message of ours into the queue.
+
+    `new_id` makes ids like those of messages, for what has none of its own.
+    """
 
     def __init__(
         self,
@@ -40,6 +44,7 @@ class Observation:
         reactor: Any,
         now: Callable[[], float],
         post: Post,
+        new_id: Callable[[], int],
         certificate: Path | None,
     ) -> None:
         self._would_block = WouldBlock(database, reactor)
@@ -47,13 +52,15 @@ class Observation:
         self.measures = Measures(database, reactor, now=now)
         if configuration.http.listen is not None:  # else nobody can ask
             events.subscribe(self.measures, *Measures.kinds)
+        folded = Folded()
+        events.subscribe(folded, *Folded.kinds)
         self._history: History | None = None
         if configuration.queue.history:
-            self._history = History(database, reactor, kept=configuration.queue.history, now=now)
+            self._history = History(database, reactor, kept=configuration.queue.history, now=now, new_id=new_id, folded=folded)
             events.subscribe(self._history, *History.kinds)
         self._webhook = _webhook(configuration, reactor, now)
         terms = alert_terms(configuration, post=post, now=now)
-        self._alerts = Alerts(database, reactor, terms=terms, events=events, now=now, deliver=self._webhook)
+        self._alerts = Alerts(database, reactor, terms=terms, events=events, now=now, folded=folded, deliver=self._webhook)
         events.subscribe(self._alerts, *Alerts.kinds)
         directory = configuration.state_directory
         self.watchdog = Watchdog(database, reactor, events=events, now=now, directory=directory, certificate=certificate)

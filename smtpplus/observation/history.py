@@ -6,8 +6,9 @@ each batch in which something happens. An attempt shorter than a second is told 
 deleted in small steps, except those of messages that still wait.
 
 Invariant: history follows mail and never holds it up. A batch that cannot be written is tried once more and then dropped, which the
-log says; the last quarter of a second is lost with the process. A storm of refusals is bounded: beyond SEPARATE in a batch, equal
-ones share a row that counts them, and beyond DIFFERENT such rows they are counted in the log alone.
+log says; the last quarter of a second is lost with the process. A storm of refusals is bounded, and its counts are exact: beyond
+SEPARATE in a batch, equal ones share a row that counts them, and beyond DIFFERENT such rows all of one reason do. A refusal without a
+reference is kept if it concerns a user, and shares a row from the first.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from smtpplus.events import Accepted, AuthenticationFailed, Bounced, Delivered, Event, Failed, Refused, Started, WouldRefuse
+from smtpplus.events import Accepted, AuthenticationFailed, Bounced, Delivered, Event, Failed, Refused, RefusedMore, Started, WouldRefuse
 from smtpplus.events import Deferred as Delayed
 from smtpplus.mail.envelope import parse_queue_id
 from smtpplus.observation import marks, story
+from smtpplus.observation.folded import Folded
 from smtpplus.storage.database import Database
 from smtpplus.storage.schema import (
     INSERT_HISTORY,
@@ -48,6 +50,7 @@ PRUNE = 60.0  # seconds between two looks for what is too old
 PAGE = 1_000  # rows deleted at once; a full page is followed by the next with the next batch
 SEPARATE = 250  # refusals of one batch with rows of their own
 DIFFERENT = 250  # rows of one batch for the others
+PARTINGS = frozenset(("idle", "shutting_down"))  # refusals that end a connection on which nothing was asked
 LET_THROUGH = 1_000  # sessions whose message alert mode has let through, and which is not accepted yet
 
 Steps = list[tuple[Statement, Row]]
@@ -58,20 +61,30 @@ class History:
     """Subscribe it to `History.kinds`; `start` it once the database is open, `close` it before the database is."""
 
     _log = Logger()
-    kinds: tuple[type[Event], ...] = (Accepted, Refused, AuthenticationFailed, WouldRefuse, *story.kinds())
+    kinds: tuple[type[Event], ...] = (Accepted, Refused, RefusedMore, AuthenticationFailed, WouldRefuse, *story.kinds())
 
-    def __init__(self, database: Database, clock: IReactorTime, *, kept: float, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: IReactorTime,
+        *,
+        kept: float,
+        now: Callable[[], float],
+        new_id: Callable[[], int],
+        folded: Folded,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._kept = kept
         self._now = now
+        self._new_id = new_id
+        self._counted_with = folded
         self._accepted: dict[str, Accepted] = {}
         self._stories: dict[str, list[story.Chapter]] = {}
         self._started: dict[tuple[str, str], Started] = {}  # attempts younger than SHORT, by message and destination
         self._let_through: dict[str, WouldRefuse] = {}  # by session
         self._refusals: list[Row] = []
         self._folded: dict[tuple[str, ...], list[Any]] = {}
-        self._uncounted = 0
         self._number = 0
         self._closed = False
         self._timer: IDelayedCall | None = None
@@ -87,6 +100,7 @@ class History:
             Bounced: self._bounces,
             WouldRefuse: self._would_refuse,
             Refused: self._refused,
+            RefusedMore: self._refused_more,
             AuthenticationFailed: self._refused_login,
         }
 
@@ -150,24 +164,37 @@ class History:
     def _refused(self, event: Refused) -> None:
         if event.reference:
             self._refusal(event, event.sender, event.recipient, event.reply)
+        elif event.user and event.reason not in PARTINGS:
+            self._fold(None, _facts(event, event.sender, event.recipient, event.reply), 1)
+
+    def _refused_more(self, event: RefusedMore) -> None:
+        like = self._counted_with.like(event)
+        self._fold(None, _facts(like, like.sender, like.recipient, like.reply), event.count)
 
     def _refused_login(self, event: AuthenticationFailed) -> None:
         if event.reference:
             self._refusal(event, "", "", f"{event.mechanism} on port {event.port}")
 
     def _refusal(self, event: Any, sender: str, recipient: str, reply: str) -> None:
-        facts = (event.at, event.session, event.client, event.user, sender, recipient, event.reason, reply)
+        number, facts = parse_queue_id(event.reference), _facts(event, sender, recipient, reply)
         if len(self._refusals) < SEPARATE:
-            self._refusals.append((parse_queue_id(event.reference), *facts, 1))
-            return
-        key = (event.client.rpartition(":")[0], event.user, sender, event.reason)
-        folded = self._folded.get(key)
-        if folded is not None:
-            folded[-1] += 1
-        elif len(self._folded) < DIFFERENT:
-            self._folded[key] = [parse_queue_id(event.reference), *facts, 1]
+            self._refusals.append((number, *facts, 1))
         else:
-            self._uncounted += 1
+            self._fold(number, facts, 1)
+
+    def _fold(self, number: int | None, facts: tuple[Any, ...], count: int) -> None:
+        """Count a refusal in a row with its like; `number` is its reference."""
+        at, _, client, user, sender, _, reason, _ = facts
+        key = (client.rpartition(":")[0], user, sender, reason)
+        folded = self._folded.get(key)
+        if folded is None and len(self._folded) >= DIFFERENT:
+            key = ("", "", "", reason)
+            folded = self._folded.get(key)
+            facts = (at, "", "", "", "", "", reason, "many different ones at once")
+        if folded is None:
+            self._folded[key] = [self._new_id() if number is None else number, *facts, count]
+        else:
+            folded[-1] += count
 
     # writing
 
@@ -190,9 +217,6 @@ class History:
         steps += [(INSERT_REFUSAL, tuple(row)) for row in self._folded.values()]
         self._refusals.clear()
         self._folded.clear()
-        if self._uncounted:
-            self._log.warn("{count} refusals are not in the history: there were too many different ones", count=self._uncounted)
-            self._uncounted = 0
         if steps:
             self._write(steps, again=True)
 
@@ -261,6 +285,11 @@ def prune(connection: Connection, before: float) -> bool:
     if old:
         connection.execute(delete(refusals).where(refusals.c.id.in_(old)))
     return full or len(old) == PAGE
+
+
+def _facts(event: Any, sender: str, recipient: str, reply: str) -> tuple[Any, ...]:
+    """What a row of refusals says, between its id and its count."""
+    return (event.at, event.session, event.client, event.user, sender, recipient, event.reason, reply)
 
 
 def _row(event: Accepted, chapters: Any) -> Row:

@@ -23,6 +23,7 @@ from smtpplus.mail.reasons import REASONS
 from smtpplus.observation import desk
 from smtpplus.observation.alerts import GATHER, LIMIT, Alerts
 from smtpplus.observation.desk import DIFFERENT, OTHERS, QUIET, Sent, Terms
+from smtpplus.observation.folded import Folded
 from smtpplus.observation.letters import Told
 from smtpplus.observation.problems import MODES, SIGNS, Facts, all_kinds, default_mode
 from smtpplus.observation.webhook import RETRY, Webhook, signature
@@ -61,7 +62,11 @@ class AlertTests(TestCase):
         bus.subscribe(self.stated.append)
         numbers = iter(range(100_000))
         terms = Terms("mail.a.com", "smtpplus@mail.a.com", ("op@a.com",), digest, self.post, lambda: str(next(numbers)))
-        self.alerts = Alerts(self.database, self.clock, terms=terms, events=bus, now=self.clock.seconds, deliver=self.sent.append)
+        folded = Folded()
+        bus.subscribe(folded, *Folded.kinds)
+        self.alerts = Alerts(
+            self.database, self.clock, terms=terms, events=bus, now=self.clock.seconds, folded=folded, deliver=self.sent.append
+        )
         bus.subscribe(self.alerts, *Alerts.kinds)
         self.bus = bus
 
@@ -122,6 +127,18 @@ class AlertTests(TestCase):
             [(event.kind, event.list, event.count) for event in told], [("domain_not_authorized", "news", n) for n in (1, 9999)]
         )
         self.assertEqual([(each.digest, each.to) for each in self.sent], [(False, ("op@a.com",)), (True, ("op@a.com",))])
+        yield self.alerts.close()
+
+    @inlineCallbacks
+    def test_what_a_session_only_counts_is_counted(self) -> Any:
+        """B6: refusals that a session states as a number count with the last one that it stated: one alert, one digest, exact."""
+        self.alerts.start()
+        self.bus.state(refused())
+        self.bus.state(events.RefusedMore(NOW, "s", "192.0.2.1:5", "app", 9_999))
+        yield self.pass_by()
+        yield self.pass_by(DIGEST)
+        self.assertEqual(len(self.posted), 2)
+        self.assertIn("9999 more: domain not authorized", self.subjects()[1])
         yield self.alerts.close()
 
     @inlineCallbacks
@@ -208,6 +225,9 @@ class AlertTests(TestCase):
             self.bus.state(events.AuthenticationFailed(NOW, "s", f"192.0.2.9:{number}", 25, f"u{number}", "PLAIN", "unknown_user", ""))
         yield self.pass_by()
         self.assertEqual(self.subjects(), ["[mail.a.com] failed logins: 20 logins failed"])
+        p = schema.problems.c
+        query = select(p["count"]).where(p.kind == "failed_logins")
+        self.assertEqual((yield self.database.read(lambda connection: connection.scalars(query).all())), [30])
 
     @inlineCallbacks
     def test_a_fault_of_the_database_loses_nothing(self) -> Any:

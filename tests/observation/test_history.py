@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,23 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from smtpplus import events
-from smtpplus.events import Accepted, AuthenticationFailed, Bounced, Deferred, Delivered, Event, Paused, Refused, Started, WouldRefuse
+from smtpplus.events import (
+    Accepted,
+    AuthenticationFailed,
+    Bounced,
+    Deferred,
+    Delivered,
+    Disconnected,
+    Event,
+    Paused,
+    Refused,
+    RefusedMore,
+    Started,
+    WouldRefuse,
+)
 from smtpplus.mail.envelope import parse_queue_id, queue_id
 from smtpplus.observation import marks, record, story
+from smtpplus.observation.folded import Folded
 from smtpplus.observation.history import DIFFERENT, GATHER, PAGE, SEPARATE, History
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
@@ -55,7 +70,11 @@ class HistoryTests(TestCase):
         self.database.start()
         self.clock = Clock()
         self.now = NOW
-        self.history = History(self.database, self.clock, kept=7 * DAY, now=lambda: self.now)
+        numbers = itertools.count((int(NOW * 1000) << 20) + 500_000)
+        self.folded = Folded()
+        self.history = History(
+            self.database, self.clock, kept=7 * DAY, now=lambda: self.now, new_id=lambda: next(numbers), folded=self.folded
+        )
 
     def tearDown(self) -> Any:
         return self.database.stop()
@@ -71,7 +90,10 @@ class HistoryTests(TestCase):
     def write(self, *stated: Event) -> Any:
         """State events, let a batch pass, and wait for the writer."""
         for event in stated:
-            self.history(event)
+            if isinstance(event, Folded.kinds):
+                self.folded(event)
+            if isinstance(event, History.kinds):
+                self.history(event)
         self.now += GATHER
         self.clock.advance(GATHER)
         yield self.database.write(lambda _: None)  # the writer takes work in order
@@ -125,24 +147,47 @@ class HistoryTests(TestCase):
 
     @inlineCallbacks
     def test_refusals_are_kept_under_their_reference(self) -> Any:
-        """D3: a refusal and a failed login with its true reason are found by the reference in the reply; one without is not kept."""
+        """D3: a refusal and a failed login with its true reason are found by the reference in the reply. One without is kept for its
+        user, but not that a connection was idle, nor how strangers speak."""
         login = AuthenticationFailed(NOW, "s", "192.0.2.1:5", 587, "app", "PLAIN", "wrong_password", name(2))
-        yield self.write(refused(1), login, Refused(NOW, "s", "c", "", "", "", "syntax", "500 5.5.2 no"))
+        unnamed = [
+            Refused(NOW, "s", "c:1", user, "", "", reason, "4") for user in ("", "app") for reason in ("idle", "too_many_recipients")
+        ]
+        yield self.write(refused(1), login, *unnamed, unnamed[-1])
         self.assertEqual(
             self.rows('SELECT id, "user", sender, reason, reply, count FROM refusals ORDER BY id'),
             [
                 (parse_queue_id(name(1)), "app", "x@b.com", "domain_not_authorized", "550 5.7.1 no", 1),
                 (parse_queue_id(name(2)), "app", "", "wrong_password", "PLAIN on port 587", 1),
+                (parse_queue_id(name(500_000)), "app", "", "too_many_recipients", "4", 2),
             ],
         )
 
     @inlineCallbacks
     def test_a_storm_is_bounded_and_counted(self) -> Any:
-        """Ten thousand equal refusals in a batch are some rows whose counts add up; what is too different, the log counts."""
+        """B6: ten thousand refusals in a batch, equal or all different, are some rows whose counts add up exactly."""
         yield self.write(*(refused(number, client=f"192.0.2.1:{number}") for number in range(10_000)))
         self.assertEqual(self.rows("SELECT count(*), sum(count) FROM refusals"), [(SEPARATE + 1, 10_000)])
         yield self.write(*(refused(20_000 + number, f"{number}@b.com") for number in range(5_000)))
-        self.assertEqual(self.rows("SELECT count(*) FROM refusals"), [(2 * SEPARATE + DIFFERENT + 1,)])
+        rows = 2 * SEPARATE + DIFFERENT + 2
+        self.assertEqual(self.rows("SELECT count(*), sum(count) FROM refusals"), [(rows, 15_000)])
+        self.assertEqual(
+            self.rows("SELECT reason, count FROM refusals WHERE client = ''"), [("domain_not_authorized", 5_000 - SEPARATE - DIFFERENT)]
+        )
+
+    @inlineCallbacks
+    def test_what_a_session_only_counts_is_counted(self) -> Any:
+        """B6: refusals that a session states as a number are counted with the last one that it stated, and for its user."""
+        yield self.write(refused(1), RefusedMore(NOW, "s", "192.0.2.1:5", "app", 40), RefusedMore(NOW, "s", "192.0.2.1:5", "app", 2))
+        self.assertEqual(
+            self.rows("SELECT sender, reason, count FROM refusals ORDER BY count"),
+            [
+                ("x@b.com", "domain_not_authorized", 1),
+                ("x@b.com", "domain_not_authorized", 42),
+            ],
+        )
+        yield self.write(Disconnected(NOW, "s", "192.0.2.1:5", 0, ""), RefusedMore(NOW, "s", "192.0.2.1:5", "app", 5))
+        self.assertEqual(self.rows("SELECT user, sender, reason, count FROM refusals WHERE count = 5"), [("app", "", "", 5)])
 
     @inlineCallbacks
     def test_old_rows_go_in_small_steps(self) -> Any:
