@@ -10,91 +10,47 @@ The driver passes what it reads to `receive`, writes what `take` gives, and does
     BROKEN     the session is over and must be cut; `fault` says why; recipients without a reply in `replies` have none
     CLOSED     the peer said goodbye
 
-The theory: `_awaited` holds what the replies still to come answer, in order; `_unsent` the commands that wait for a reply because the
-peer does not offer PIPELINING. A reply is looked up in `_ON` by what it answers. The peer is hostile: lines and replies have limits,
-less is kept of them, and octets that arrive before the command they could answer was sent are a breach of protocol (RFC 3207 §4.2
-behind STARTTLS).
+A reply is looked up in `_ON` by what it answers; how the two find each other is delivery.exchange.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections import deque
 from typing import Callable, ClassVar
 
-from smtpplus.delivery.fault import Fault, answered
+from smtpplus.delivery.exchange import Exchange
+from smtpplus.delivery.fault import answered
 from smtpplus.delivery.login import Login, LoginFault
-from smtpplus.delivery.replies import LINE_LIMIT, Malformed, Replies
 from smtpplus.delivery.terms import Awaited, Proposal, Step, Terms
 from smtpplus.mail import reasons
-from smtpplus.mail.reasons import Reason
 from smtpplus.mail.reply import Reply, from_peer
 
 OFFER_KEPT = 512  # octets of a line that offers an extension, RFC 5321 §4.5.3.1.5
 _MAIL_LIMIT = re.compile(r"\bMAILMAX=([1-9][0-9]{0,5})\b").search  # RFC 9422 §4
 
 
-class Dialogue:
+class Dialogue(Exchange):
     """One session."""
 
     def __init__(self, terms: Terms, random: Callable[[int], bytes] = os.urandom) -> None:
+        super().__init__()
         self._terms = terms
         self._random = random  # octets, for SCRAM
-        self._buffer = b""
-        self._replies = Replies()
-        self._out = b""
-        self._awaited: deque[Awaited] = deque((Awaited.GREETING,))
-        self._unsent: deque[tuple[Awaited, bytes]] = deque()
         self._login: Login | None = None
         self._accepted = 0  # recipients the peer took so far
         self._rcpt = 0  # RCPT commands answered so far
         self._open = False  # the peer knows a sender: RSET before the next MAIL
         self._sending = False  # message data is on its way, without its end
         self._chunked = False  # it goes by BDAT
-        self.answered = 0  # replies read so far
-        self.closing = False
         self.secure = terms.secure
         self.extensions: dict[str, str] = {}  # keyword → parameters, upper case keywords; RFC 5321 §4.1.1.1
         self.pipelining = False
         self.size_limit = 0  # octets the peer takes in a message; 0: it does not say
         self.mail_limit = 0  # transactions the peer takes in a session; 0: it does not say
-        self.fault: Fault | None = None
         self.replies: list[Reply | None] = []  # per recipient of the transaction; None: not decided
 
     # --- what the driver calls ------------------------------------------------------------------------------------------------
-
-    @property
-    def patience(self) -> float:
-        """Seconds to wait for the next reply."""
-        return (self._awaited[0] if self._awaited else Awaited.NOTHING).patience
-
-    @property
-    def awaited(self) -> str:
-        """What the peer is to answer next, in words."""
-        return (self._awaited[0] if self._awaited else Awaited.NOTHING).words
-
-    def take(self) -> bytes:
-        """What is to be written now, b"" for nothing."""
-        out, self._out = self._out, b""
-        return out
-
-    def receive(self, data: bytes) -> Step:
-        """Octets of the peer, cut anyhow."""
-        if self.fault:
-            return Step.BROKEN
-        lines = ((self._buffer + data) if self._buffer else data).split(b"\n")
-        self._buffer = lines.pop()
-        for number, line in enumerate(lines, 1):
-            step = self._line(line)
-            rest = number < len(lines) or self._buffer
-            if rest and (self._out or step is not Step.WAIT):
-                return self._excess(step)
-            if step is not Step.WAIT:
-                return step
-        if len(self._buffer) > LINE_LIMIT:
-            return self._breach("a reply line has no end")
-        return Step.WAIT
 
     def secured(self) -> None:
         """TLS stands: start anew, for nothing learned before it counts (RFC 3207 §4.2)."""
@@ -141,37 +97,12 @@ class Dialogue:
         """End the session. Only between transactions."""
         self._send(Awaited.QUIT, "QUIT")
 
-    # --- reading replies ------------------------------------------------------------------------------------------------------
+    # --- what any reply may be ------------------------------------------------------------------------------------------------
 
-    def _line(self, line: bytes) -> Step:
-        try:
-            reply = self._replies.line(line)
-        except Malformed as fault:
-            return self._breach(str(fault))
-        if reply is None:
-            return Step.WAIT
-        code, lines = reply
-        self.answered += 1
-        awaited = self._awaited.popleft() if self._awaited else Awaited.NOTHING
+    def _answer(self, awaited: Awaited, code: int, lines: list[bytes]) -> Step:
         if code == 421 and awaited is not Awaited.QUIT:  # RFC 5321 §3.8: may answer anything
             return self._goodbye(from_peer(code, lines))
         return self._ON[awaited](self, code, lines)
-
-    def _excess(self, step: Step) -> Step:
-        """`step` was reached with octets left behind it, which can answer nothing that was asked."""
-        if step is Step.DONE:
-            self.closing = True  # the verdict stands, but what comes next cannot be told apart
-            return step
-        if step in (Step.BROKEN, Step.CLOSED):
-            return step
-        return self._breach("plaintext stands behind STARTTLS" if step is Step.START_TLS else "it answers what was not asked")
-
-    def _breach(self, cause: str) -> Step:
-        return self._break(reasons.PEER_BROKE_PROTOCOL, cause)
-
-    def _break(self, reason: Reason, cause: str) -> Step:
-        self.fault = Fault(reason, cause)
-        return Step.BROKEN
 
     def _refused(self, code: int, lines: list[bytes]) -> Step:
         """The peer will not have the session."""
@@ -185,11 +116,6 @@ class Dialogue:
             return self._decide(reply)
         self.fault = answered(reply)
         return Step.BROKEN
-
-    def _send(self, awaited: Awaited, command: str) -> Step:
-        self._awaited.append(awaited)
-        self._out += f"{command}\r\n".encode()
-        return Step.WAIT
 
     # --- opening the session --------------------------------------------------------------------------------------------------
 

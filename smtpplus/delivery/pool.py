@@ -87,8 +87,9 @@ class Pool:
         if not ready:
             return
         most_urgent = min(map(_level, ready))
-        held = [each for each in self._working if each.transfer is not None and each.transfer.held and _level(each.transfer) > most_urgent]
-        if held and len(held) == len(self._working):
+        begun = [each.transaction for each in self._working]
+        held = [each for each in begun if each.transfer is not None and each.transfer.held and _level(each.transfer) > most_urgent]
+        if held and len(held) == len(begun):
             min(held, key=lambda each: each.left).press()
 
     def _ready(self) -> list[Transfer]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 
-from smtpplus.delivery import client, dial
+from smtpplus.delivery import dial, transaction
 from tests.delivery.peer import Line
 from tests.delivery.rig import SMALL
 from tests.scenario.hop import BOB, WHOLE, HopCase, delivered, takes
@@ -16,7 +16,7 @@ LARGE = b"Subject: large\r\n\r\n" + (b"x" * 78 + b"\r\n") * 100_000
 class NeverReads(HopCase):
     async def test_it(self) -> None:
         """RFC 5321 §4.5.3.2.5: a block of data that does not leave ends the session; the limit is made short here."""
-        self.patch(client, "BLOCK_PATIENCE", 0.3)
+        self.patch(transaction, "BLOCK_PATIENCE", 0.3)
         self.patch(dial, "SWEEP", 0.1)
         over = threading.Event()
 

@@ -1,0 +1,185 @@
+"""A transaction on a connection: what is asked of the peer for a transfer, and the content on its way.
+
+It holds the transfer while it runs, and so stops and goes on as the transfer says. Nothing is proposed to a peer that the message does
+not fit; where only the content can tell, it is looked at first. How a transaction ends is the connection's business: it hears of a
+misfit by `misfit`, of everything else from the peer. Whatever goes wrong unexpectedly cuts the connection.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Callable, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.tcp import Connection as TCPConnection
+from twisted.logger import Logger
+
+from smtpplus.delivery.dialogue import Dialogue
+from smtpplus.delivery.fault import Fault
+from smtpplus.delivery.fit import Fit, all_ascii, fit
+from smtpplus.delivery.outflow import Chunked, Dotted, Outflow
+from smtpplus.delivery.proposal import propose
+from smtpplus.delivery.terms import Proposal
+from smtpplus.delivery.transfer import Transfer
+from smtpplus.mail import reasons
+
+BLOCK_PATIENCE = 180.0  # seconds for one piece of data, RFC 5321 §4.5.3.2.5
+
+
+class Link(Protocol):
+    """The connection, as its transaction sees it."""
+
+    peer: str
+    dialogue: Dialogue
+
+    def allow(self, seconds: float) -> None:
+        """Give the peer so much time from now."""
+
+    def flush(self) -> None:
+        """Write what the dialogue has to say."""
+
+    def misfit(self, transfer: Transfer, fault: Fault | None) -> None:
+        """The transfer was not proposed to the peer, which cannot take it."""
+
+    def held(self) -> None:
+        """The transfer was stopped."""
+
+    def cut(self, fault: Fault) -> None:
+        """End the session at once; the transfer hears the fault."""
+
+
+class Transaction:
+    """One after the other, on one connection. Implements transfer.Holder and outflow.Session; `transfer` is None between them."""
+
+    __slots__ = ("_answered", "_clock", "_link", "_now", "_outflow", "dotted", "proposal", "transfer")
+    _log = Logger()
+
+    def __init__(self, link: Link, clock: IReactorTime, now: Callable[[], float]) -> None:
+        self._link = link
+        self._clock = clock
+        self._now = now  # seconds since the epoch, for what the envelope says of times
+        self._outflow = Outflow(self)
+        self._answered = 0  # replies read when it began
+        self.transfer: Transfer | None = None
+        self.proposal: Proposal | None = None
+        self.dotted = False  # the final dot is with the transport
+
+    def begin(self, transfer: Transfer) -> None:
+        """Ask the peer to take `transfer`. Never raises."""
+        self.transfer = transfer
+        transfer.holder = self
+        self._answered = self._link.dialogue.answered
+        self._link.dialogue.replies = []
+        self.dotted = False
+        self.proposal = None
+        try:
+            self._approach(transfer)
+        except Exception:
+            self._log.failure("delivery to {peer} failed", peer=self._link.peer)
+            self._clock.callLater(0, self._link.cut, Fault(reasons.UNEXPECTED))
+
+    def leave(self) -> Transfer | None:
+        """It is over: no more is written, and the transfer that it was about belongs to the caller."""
+        self._outflow.cancel()
+        transfer, self.transfer = self.transfer, None
+        return transfer
+
+    @property
+    def answers(self) -> int:
+        """Replies read since it began."""
+        return self._link.dialogue.answered - self._answered
+
+    @property
+    def flowing(self) -> bool:
+        """Whether the content is on its way, without its end."""
+        return self._outflow.active
+
+    @property
+    def left(self) -> int:
+        """Pieces of content still to be written."""
+        return self.transfer.request.content.chunks - self._outflow.written if self.transfer is not None else 0
+
+    def press(self) -> None:
+        """Bring the transfer to its end although it is stopped."""
+        if self.transfer is not None:
+            self.transfer.pressed = True
+            self.resumed(self.transfer)
+
+    # --- before the first command -------------------------------------------------------------------------------------------------
+
+    def _approach(self, transfer: Transfer) -> None:
+        verdict = fit(transfer.request, self._link.dialogue, self._now())
+        if isinstance(verdict, Fault):
+            self._clock.callLater(0, self._misfit, transfer, verdict)  # not now: `done` would be called within `deliver`
+        elif verdict.doubt:
+            self._link.allow(math.inf)
+            self._clock.callLater(0, self._examine, transfer, verdict)
+        else:
+            self._propose(transfer, verdict)
+
+    def _propose(self, transfer: Transfer, verdict: Fit) -> None:
+        dialogue = self._link.dialogue
+        proposal = self.proposal = propose(transfer.request, dialogue.extensions, verdict, self._now())
+        dialogue.begin(proposal)
+        self._link.flush()
+        self._link.allow(dialogue.patience)
+
+    def _misfit(self, transfer: Transfer, fault: Fault | None) -> None:
+        if self.transfer is transfer:
+            self._link.misfit(transfer, fault)
+
+    def _examine(self, transfer: Transfer, verdict: Fit) -> None:
+        """Read the content, as the peer lacks what the envelope says it needs."""
+        looking = Deferred.fromCoroutine(all_ascii(transfer.request.content))
+        looking.addCallback(lambda clean: self._examined(transfer, verdict, clean))
+        looking.addErrback(lambda failure: self._link.cut(Fault(reasons.UNEXPECTED, str(failure.value))))
+
+    def _examined(self, transfer: Transfer, verdict: Fit, clean: bool | None) -> None:
+        if self.transfer is not transfer:
+            return
+        if clean:
+            self._propose(transfer, verdict)
+        else:
+            self._misfit(transfer, Fault(reasons.CONTENT_LOST) if clean is None else verdict.doubt)
+
+    # --- the content --------------------------------------------------------------------------------------------------------------
+
+    def send(self, transport: TCPConnection) -> None:
+        """The peer wants the data."""
+        transfer = self.transfer
+        assert transfer is not None
+        self._link.allow(math.inf if transfer.held else BLOCK_PATIENCE)
+        chunked = self.proposal is not None and self.proposal.chunked
+        self._outflow.start(transfer, transport, Chunked() if chunked else Dotted())
+
+    def moved(self) -> None:
+        self._link.dialogue.content_sent(last=False)
+        self._link.allow(BLOCK_PATIENCE)
+
+    def ended(self) -> None:
+        self.dotted = True
+        self._link.dialogue.content_sent()
+        self._link.allow(self._link.dialogue.patience)
+
+    def unreadable(self) -> None:
+        self._link.cut(Fault(reasons.CONTENT_LOST))
+
+    # --- the transfer's side ------------------------------------------------------------------------------------------------------
+
+    def may_stop(self) -> bool:
+        return not self.dotted
+
+    def halted(self, transfer: Transfer) -> None:
+        if self._outflow.active:
+            self._link.allow(math.inf)  # it is we who keep the peer waiting
+        self._link.held()
+
+    def resumed(self, transfer: Transfer) -> None:
+        if self._outflow.active:
+            self._link.allow(BLOCK_PATIENCE)
+            self._outflow.pump()
+
+    def abandoned(self, transfer: Transfer) -> None:
+        if not self.dotted:
+            self._link.cut(Fault(reasons.ABANDONED))
