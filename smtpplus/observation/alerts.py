@@ -49,7 +49,7 @@ class Alerts:
         events: Events,
         now: Callable[[], float],
         folded: Folded,
-        deliver: Callable[[Sent], None] | None = None,
+        told: Callable[[], None] | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -57,7 +57,7 @@ class Alerts:
         self._events = events
         self._now = now
         self._counted_with = folded
-        self._deliver = deliver  # the webhook
+        self._tell_webhook = told
         self._gathered: dict[tuple[str, str | None, str, str], Signs] = {}
         self._own: set[str] = set()
         self._own_order: deque[str] = deque()
@@ -155,12 +155,12 @@ class Alerts:
             self._looking = self._clock.callLater(self._pause, self._look)
 
     def _told(self, sent: list[Sent]) -> None:
-        """It is committed: say so in the log, and to the webhook."""
+        """It is committed: say so in the log, and to the webhook, which finds it in the database."""
         for each in sent:
             for told in each.told:
                 self._events.state(Alerted(self._now(), told.kind, told.list, told.what, told.count, each.to))
-            if self._deliver is not None:
-                self._deliver(each)
+        if sent and self._tell_webhook is not None:
+            self._tell_webhook()
 
     def _lost(self, failure: Failure, taken: dict[tuple[str, str | None, str, str], Signs]) -> None:
         self._failed(failure)

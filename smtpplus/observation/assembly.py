@@ -58,9 +58,10 @@ class Observation:
         if configuration.queue.history:
             self._history = History(database, reactor, kept=configuration.queue.history, now=now, new_id=new_id, folded=folded)
             events.subscribe(self._history, *History.kinds)
-        self._webhook = _webhook(configuration, reactor, now)
+        self._webhook = _webhook(configuration, database, reactor, now)
         terms = alert_terms(configuration, post=post, now=now)
-        self._alerts = Alerts(database, reactor, terms=terms, events=events, now=now, folded=folded, deliver=self._webhook)
+        told = self._webhook.look if self._webhook is not None else None
+        self._alerts = Alerts(database, reactor, terms=terms, events=events, now=now, folded=folded, told=told)
         events.subscribe(self._alerts, *Alerts.kinds)
         directory = configuration.state_directory
         self.watchdog = Watchdog(database, reactor, events=events, now=now, directory=directory, certificate=certificate)
@@ -71,6 +72,8 @@ class Observation:
         if self._history is not None:
             self._history.start()
         self._alerts.start()
+        if self._webhook is not None:
+            self._webhook.start()
         self.watchdog.start()
 
     @inlineCallbacks
@@ -94,11 +97,11 @@ def alert_terms(configuration: Configuration, *, post: Post, now: Callable[[], f
     def new_name() -> str:
         return f"{int(now() * 1000):x}.{next(numbers)}"
 
-    return Terms(configuration.hostname, alerts.from_, alerts.to, alerts.digest, post, new_name)
+    return Terms(configuration.hostname, alerts.from_, alerts.to, alerts.digest, post, new_name, bool(alerts.webhook))
 
 
-def _webhook(configuration: Configuration, reactor: Any, now: Callable[[], float]) -> Webhook | None:
+def _webhook(configuration: Configuration, database: Database, reactor: Any, now: Callable[[], float]) -> Webhook | None:
     alerts = configuration.alerts
     if not alerts.webhook:
         return None
-    return Webhook(alerts.webhook, Path(alerts.webhook_secret_file).read_bytes().strip(), reactor, now=now)
+    return Webhook(alerts.webhook, Path(alerts.webhook_secret_file).read_bytes().strip(), reactor, database=database, now=now)

@@ -1,9 +1,9 @@
 """The alert centre's books: who wants to hear of what, which problems there are, and what is to be told now. Functions over a connection.
 
-Counting, deciding and posting the mail are one transaction, so that counts are exact and nothing is told twice, whatever dies in
-between. A problem is told at once when it is new; what comes after is counted and told in a digest. After QUIET without a sign it
-is forgotten, and new when it comes again. Under a storm of different problems of one kind those beyond DIFFERENT are one,
-"(others)".
+Counting, deciding, posting the mail and owing it to the webhook are one transaction, so that counts are exact and nothing is told twice,
+whatever dies in between. A problem is told at once when it is new; what comes after is counted and told in a digest. After QUIET
+without a sign it is forgotten, and new when it comes again. Under a storm of different problems of one kind those beyond DIFFERENT are
+one, "(others)".
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Table, delete, func, insert, select, update
 
-from smtpplus.observation import letters
+from smtpplus.observation import letters, owed
 from smtpplus.observation.letters import Told
 from smtpplus.observation.problems import MODES, Facts, Mode, Problem, default_mode
 from smtpplus.storage.schema import alert_settings, lists, problems, users
@@ -43,11 +43,12 @@ class Terms(msgspec.Struct, frozen=True):
     to: tuple[str, ...]  # where no list names others
     digest: float  # seconds; 0: every sign is told at once
     post: Callable[[Connection, bytes, Sequence[str]], object]
-    new_name: Callable[[], str]  # a name nobody else has, for the Message-ID
+    new_name: Callable[[], str]  # a name nobody else has, for the Message-ID and the webhook
+    webhook: bool = False  # whether a webhook is owed what is told
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """What was told, to whom: by mail if `to` is not empty."""
+    """What was told, to whom: by mail if `to` is not empty, and to the webhook if there is one."""
 
     told: list[Told]
     to: tuple[str, ...]
@@ -137,13 +138,17 @@ def digests(connection: Connection, terms: Terms, now: float) -> list[Sent]:
             due.setdefault((row.list, settings.to(row.list, told.facts.user, terms.to)), []).append(told)
         _mark(connection, row, row._mapping["count"], now)
     sent = [_tell(connection, told, to, terms, now, digest=True) for (_, to), told in due.items()]
+    owed.forget(connection, now)
     connection.execute(delete(problems).where(_P.last_at < now - max(QUIET, 2 * terms.digest), _P.told >= _P.count))
     return sent
 
 
 def _tell(connection: Connection, told: list[Told], to: tuple[str, ...], terms: Terms, now: float, *, digest: bool) -> Sent:
+    name = terms.new_name()
+    if terms.webhook:
+        owed.owe(connection, told, digest=digest, name=name, now=now)
     if to:
-        facts: dict[str, Any] = {"hostname": terms.hostname, "sender": terms.sender, "to": to, "message_id": terms.new_name(), "now": now}
+        facts: dict[str, Any] = {"hostname": terms.hostname, "sender": terms.sender, "to": to, "message_id": name, "now": now}
         content = letters.digest(told, **facts) if digest else letters.alert(told[0], **facts)
         terms.post(connection, content, to)
     return Sent(told, to, digest)

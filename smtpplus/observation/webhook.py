@@ -1,8 +1,9 @@
-"""Alerts for programs: each is POSTed as JSON to one address, signed, and tried again for a while if nobody takes it.
+"""Alerts for programs: each is POSTed as JSON to one address, signed, and tried again until somebody takes it.
 
-The header `X-Smtpplus-Signature` is `t=TIME, v1=HEX`: HMAC-SHA256 with the secret over the time, a full stop and the body, so that
-the receiver can tell ours from others and old from new. Retries live in memory: what waits when the process ends is lost here, and
-stays in `alerts list` and in the mail. At most WAITING wait; the oldest give way.
+What is owed lies in the database (observation.owed), so that neither a crash nor a restart loses it. It is deleted after it was answered
+2xx: each is posted at least once, and its `id` tells a receiver what it has already. The header `X-Smtpplus-Signature` is
+`t=TIME, v1=HEX`: HMAC-SHA256 with the secret over the time, a full stop and the body, so that the receiver can tell ours from others
+and old from new. Failure: it is tried again by RETRY, and given up after owed.KEPT, which the log says.
 """
 
 from __future__ import annotations
@@ -10,21 +11,26 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from typing import Any
 
-import msgspec
-from twisted.internet.interfaces import IDelayedCall
+from sqlalchemy import Connection
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, FileBodyProducer, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 
-from smtpplus.observation.desk import Sent
+from smtpplus.observation import owed
+from smtpplus.observation.owed import Post
+from smtpplus.storage.database import Database
 
-RETRY = (5.0, 30.0, 120.0, 600.0, 3600.0)  # seconds until it is tried again; then it is given up
-WAITING = 1_000
+RETRY = (5.0, 30.0, 120.0, 600.0, 3600.0)  # seconds until it is tried again; the last repeats
+POLL = 2.0  # seconds between two looks for what is due
+AT_ONCE = 10  # posts under way
 PATIENCE = 10.0  # seconds for a connection
 
 
@@ -35,60 +41,90 @@ def signature(secret: bytes, body: bytes, now: int) -> str:
 
 
 class Webhook:
-    """Posts to `url`. `close` forgets what waits."""
+    """Posts to `url` what is owed. `start` it once the database is open, `close` it before the database is."""
 
     _log = Logger()
 
-    def __init__(self, url: str, secret: bytes, reactor: Any, *, now: Callable[[], float]) -> None:
+    def __init__(self, url: str, secret: bytes, reactor: Any, *, database: Database, now: Callable[[], float]) -> None:
         self._url = url.encode("ascii")
         self._secret = secret
         self._reactor = reactor
+        self._database = database
         self._now = now
         self._agent = Agent(reactor, connectTimeout=PATIENCE, pool=HTTPConnectionPool(reactor, persistent=False))
-        self._waiting: dict[IDelayedCall, None] = {}
+        self._under_way: dict[int, Deferred[Any]] = {}  # by the id of the post
+        self._closed = self._complained = False
+        self._loop = LoopingCall(self.look)
+        self._loop.clock = reactor
 
-    def __call__(self, sent: Sent) -> None:
-        """Post what was told."""
-        kind = "digest" if sent.digest else "alert"
-        body = msgspec.json.encode({"type": kind, "at": self._now(), "problems": sent.told})
-        self._post(body, 0)
+    def start(self) -> None:
+        """Post what is owed, now and from now on."""
+        self._loop.start(POLL)
 
     def close(self) -> None:
-        """Try nothing again."""
-        for call in self._waiting:
-            if call.active():
-                call.cancel()
-        self._waiting.clear()
+        """Post nothing more. What was not taken stays owed."""
+        self._closed = True
+        if self._loop.running:
+            self._loop.stop()
+        for asked in list(self._under_way.values()):
+            asked.cancel()
 
-    def _post(self, body: bytes, tried: int) -> None:
+    def look(self, _: object = None) -> None:
+        """Post what is due."""
+        free = AT_ONCE - len(self._under_way)
+        if free > 0 and not self._closed:
+            query = partial(owed.due, now=self._now(), limit=free, without=frozenset(self._under_way))
+            self._database.read(query).addCallbacks(self._post_all, self._failed)
+
+    def _post_all(self, posts: list[Post]) -> None:
+        self._complained = False
+        for post in posts:
+            if post.id not in self._under_way and not self._closed:
+                self._post(post)
+
+    def _post(self, post: Post) -> None:
         headers = Headers(
             {
                 "Content-Type": ["application/json"],
                 "User-Agent": ["smtpplus"],
-                "X-Smtpplus-Signature": [signature(self._secret, body, int(self._now()))],
+                "X-Smtpplus-Signature": [signature(self._secret, post.body, int(self._now()))],
             }
         )
-        asked: Any = self._agent.request(b"POST", self._url, headers, FileBodyProducer(BytesIO(body)))
+        asked: Any = self._agent.request(b"POST", self._url, headers, FileBodyProducer(BytesIO(post.body)))
+        self._under_way[post.id] = asked
         asked.addTimeout(3 * PATIENCE, self._reactor)
-        asked.addCallback(self._answered).addErrback(self._again, body, tried)
+        asked.addCallback(_answered).addCallbacks(lambda _: self._taken(post), lambda failure: self._not_taken(failure, post))
 
-    def _answered(self, response: Any) -> None:
-        response.deliverBody(Protocol())  # read, and not looked at
-        if not 200 <= response.code < 300:
-            raise ConnectionError(f"the webhook answered {response.code}")
+    def _taken(self, post: Post) -> None:
+        self._settle(post, partial(owed.taken, number=post.id))
 
-    def _again(self, failure: Failure, body: bytes, tried: int) -> None:
-        if tried >= len(RETRY):
-            self._log.error("an alert was not taken by the webhook and is given up: {why}", why=failure.getErrorMessage())
+    def _not_taken(self, failure: Failure, post: Post) -> None:
+        if self._closed:
             return
-        if len(self._waiting) >= WAITING:
-            oldest = next(iter(self._waiting))
-            oldest.cancel()
-            del self._waiting[oldest]
+        wait = RETRY[min(post.tried, len(RETRY) - 1)]
+        if self._now() + wait > post.created_at + owed.KEPT:
+            self._log.error("an alert was not taken by the webhook and is given up: {why}", why=failure.getErrorMessage())
+            self._taken(post)
+        else:
+            self._settle(post, partial(owed.put_off, number=post.id, tried=post.tried + 1, until=self._now() + wait))
 
-        def again() -> None:
-            self._waiting.pop(call, None)
-            self._post(body, tried + 1)
+    def _settle(self, post: Post, work: Callable[[Connection], None]) -> None:
+        self._database.write(work).addCallbacks(self._settled, self._failed, callbackArgs=(post,), errbackArgs=(post,))
 
-        call = self._reactor.callLater(RETRY[tried], again)
-        self._waiting[call] = None
+    def _settled(self, _: object, post: Post) -> None:
+        del self._under_way[post.id]
+        self.look()
+
+    def _failed(self, failure: Failure, post: Post | None = None) -> None:
+        """The database could not be asked, or not told what became of `post`: that is due still, with the next look."""
+        if post is not None:
+            del self._under_way[post.id]
+        if not self._closed and not self._complained:
+            self._log.failure("what the webhook is owed cannot be read or written; it is tried again", failure)
+        self._complained = True
+
+
+def _answered(response: Any) -> None:
+    response.deliverBody(Protocol())  # read, and not looked at
+    if not 200 <= response.code < 300:
+        raise ConnectionError(f"the webhook answered {response.code}")

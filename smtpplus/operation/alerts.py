@@ -103,7 +103,7 @@ def _show(operation: Operation, connection: Connection, list_: str, as_json: boo
 @click.pass_obj
 def test(operation: Operation, list_: str) -> None:
     """Send an alert about nothing, on the way that real ones take."""
-    from smtpplus.observation import desk, letters
+    from smtpplus.observation import desk, letters, owed
     from smtpplus.observation.problems import Facts
     from smtpplus.queue.outbox import post
 
@@ -111,16 +111,22 @@ def test(operation: Operation, list_: str) -> None:
     with operation.transaction() as connection:
         _known(connection, list_)
         to = desk.Settings(connection).to(list_.lower(), "", configuration.alerts.to)
-        if not to:
+        if not to and not configuration.alerts.webhook:
             raise Refused("Alerts go to nobody: set addresses with [alerts] to, or smtpplus list edit NAME --alerts.")
         facts = Facts("you, at the command line", "this is a test", "somebody asked for it", "nothing is to be done")
         told = letters.Told("test", list_, "test", 1, 1, now, now, facts)
         name = f"test.{int(now * 1000):x}"
-        sender = configuration.alerts.from_
-        content = letters.alert(told, hostname=configuration.hostname, sender=sender, to=to, message_id=name, now=now)
-        post(connection, content, to, now=now)
-    click.echo(f"An alert to {', '.join(to)} is in the queue; the daemon sends it within a second.")
-    click.echo(f"What became of it: smtpplus explain '<alert.{name}@{configuration.hostname}>'")
+        if configuration.alerts.webhook:
+            owed.owe(connection, [told], digest=False, name=name, now=now)
+        if to:
+            sender = configuration.alerts.from_
+            content = letters.alert(told, hostname=configuration.hostname, sender=sender, to=to, message_id=name, now=now)
+            post(connection, content, to, now=now)
+    if to:
+        click.echo(f"An alert to {', '.join(to)} is in the queue; the daemon sends it within a second.")
+        click.echo(f"What became of it: smtpplus explain '{letters.MESSAGE_ID}{name}@{configuration.hostname}>'")
+    if configuration.alerts.webhook:
+        click.echo(f"It is owed to {configuration.alerts.webhook}; the daemon posts it within a few seconds.")
 
 
 def _known(connection: Connection, name: str) -> None:

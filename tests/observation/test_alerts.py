@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import email
-import hashlib
-import hmac
 import json
 from pathlib import Path
 from typing import Any
@@ -16,24 +14,20 @@ from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
-from twisted.web import resource, server
 
 from smtpplus import events
 from smtpplus.mail.reasons import REASONS
 from smtpplus.observation import desk
 from smtpplus.observation.alerts import GATHER, LIMIT, Alerts
-from smtpplus.observation.desk import DIFFERENT, OTHERS, QUIET, Sent, Terms
+from smtpplus.observation.desk import DIFFERENT, OTHERS, QUIET, Terms
 from smtpplus.observation.folded import Folded
-from smtpplus.observation.letters import Told
-from smtpplus.observation.problems import MODES, SIGNS, Facts, all_kinds, default_mode
-from smtpplus.observation.webhook import RETRY, Webhook, signature
+from smtpplus.observation.problems import MODES, SIGNS, all_kinds, default_mode
 from smtpplus.storage import schema
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
 
 NOW = 1_800_000_000.0
 DIGEST = 3600.0
-HOST = "127.0.0.1"
 
 
 def refused(sender: str = "x@b.com", user: str = "app", reason: str = "domain_not_authorized") -> events.Refused:
@@ -49,7 +43,7 @@ class AlertTests(TestCase):
         self.database = Database(url, reactor)
         self.database.start()
         self.posted: list[tuple[Any, tuple[str, ...]]] = []
-        self.sent: list[Sent] = []
+        self.looks = 0
         self.open()
         user = {"name": "app", "list": "news", "password": "", "created_at": 0.0, "changed_at": 0.0}
         return self.database.write(lambda connection: connection.execute(insert(schema.users).values(user)) and None)
@@ -61,14 +55,15 @@ class AlertTests(TestCase):
         self.stated: list[events.Event] = []
         bus.subscribe(self.stated.append)
         numbers = iter(range(100_000))
-        terms = Terms("mail.a.com", "smtpplus@mail.a.com", ("op@a.com",), digest, self.post, lambda: str(next(numbers)))
+        terms = Terms("mail.a.com", "smtpplus@mail.a.com", ("op@a.com",), digest, self.post, lambda: str(next(numbers)), True)
         folded = Folded()
         bus.subscribe(folded, *Folded.kinds)
-        self.alerts = Alerts(
-            self.database, self.clock, terms=terms, events=bus, now=self.clock.seconds, folded=folded, deliver=self.sent.append
-        )
+        self.alerts = Alerts(self.database, self.clock, terms=terms, events=bus, now=self.clock.seconds, folded=folded, told=self.look)
         bus.subscribe(self.alerts, *Alerts.kinds)
         self.bus = bus
+
+    def look(self) -> None:
+        self.looks += 1
 
     def post(self, connection: Connection, content: bytes, to: Any) -> None:
         assert connection.in_transaction()
@@ -96,7 +91,8 @@ class AlertTests(TestCase):
 
     @inlineCallbacks
     def test_a_storm_is_one_alert_and_one_digest(self) -> Any:
-        """B6: ten thousand equal refusals, in several seconds, are one alert and one digest with the exact count; then silence."""
+        """B6: ten thousand equal refusals, in several seconds, are one alert and one digest with the exact count, by mail and owed to the
+        webhook; then silence."""
         self.alerts.start()
         for _ in range(4):
             for _ in range(2500):
@@ -126,7 +122,11 @@ class AlertTests(TestCase):
         self.assertEqual(
             [(event.kind, event.list, event.count) for event in told], [("domain_not_authorized", "news", n) for n in (1, 9999)]
         )
-        self.assertEqual([(each.digest, each.to) for each in self.sent], [(False, ("op@a.com",)), (True, ("op@a.com",))])
+        query = select(schema.webhook_posts.c.body).order_by(schema.webhook_posts.c.id)
+        bodies = yield self.database.read(lambda connection: connection.scalars(query).all())
+        owed = [json.loads(body) for body in bodies]
+        self.assertEqual([(each["type"], each["problems"][0]["count"]) for each in owed], [("alert", 1), ("digest", 9999)])
+        self.assertEqual((self.looks, len({each["id"] for each in owed})), (2, 2))
         yield self.alerts.close()
 
     @inlineCallbacks
@@ -241,65 +241,6 @@ class AlertTests(TestCase):
         yield self.pass_by()
         found = yield self.database.read(lambda connection: connection.scalars(select(schema.problems.c["count"])).all())
         self.assertEqual(found, [2])
-
-
-class _Hook(resource.Resource):
-    isLeaf = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.answers = [500, 204]
-        self.got: list[tuple[str, bytes]] = []
-
-    def render_POST(self, request: Any) -> bytes:
-        self.got.append((request.getHeader("x-smtpplus-signature"), request.content.read()))
-        request.setResponseCode(self.answers[len(self.got) - 1])
-        return b""
-
-
-class WebhookTests(TestCase):
-    """A webhook and a real HTTP server on loopback."""
-
-    @inlineCallbacks
-    def test_signed_and_tried_again(self) -> Any:
-        """B6: an alert is posted as JSON with an HMAC over time and body; a receiver that fails gets it again."""
-        hook = _Hook()
-        loop: Any = reactor
-        port = loop.listenTCP(0, server.Site(hook), interface=HOST)
-        waits: list[float] = []
-
-        class Impatient:
-            """The reactor, with waits cut short."""
-
-            def __getattr__(self, name: str) -> Any:
-                return getattr(reactor, name)
-
-            def callLater(self, seconds: float, *arguments: Any, **more: Any) -> Any:
-                if seconds == RETRY[0]:
-                    waits.append(seconds)
-                    seconds = 0.0
-                return loop.callLater(seconds, *arguments, **more)
-
-        webhook = Webhook(f"http://{HOST}:{port.getHost().port}/hook", b"secret", Impatient(), now=lambda: NOW)
-        told = Told("bounce", "news", "x", 3, 4, 1.0, 2.0, Facts("w", "x", "y", "r"))
-        webhook(Sent([told], (), True))
-        from twisted.internet.task import deferLater
-
-        for _ in range(500):
-            if len(hook.got) == 2:
-                break
-            yield deferLater(reactor, 0.01, lambda: None)
-        self.assertEqual(waits, [RETRY[0]])
-        self.assertEqual(hook.got[0], hook.got[1])
-        header, body = hook.got[1]
-        self.assertEqual(header, signature(b"secret", body, int(NOW)))
-        expected = hmac.new(b"secret", b"%d." % NOW + body, hashlib.sha256).hexdigest()
-        self.assertEqual(header, f"t={int(NOW)}, v1={expected}")
-        content = json.loads(body)
-        self.assertEqual((content["type"], content["problems"][0]["count"]), ("digest", 3))
-        webhook.close()
-        yield deferLater(reactor, 0.05, lambda: None)  # what is left of the connection
-        yield port.stopListening()
 
 
 def test_every_reason_is_a_kind_with_a_mode() -> None:
