@@ -40,8 +40,8 @@ from smtpplus.events import Events
 from smtpplus.observation.assembly import Observation
 from smtpplus.observation.maillog import MailLog
 from smtpplus.operation.confirmation import confirmation
-from smtpplus.operation.http import HTTPListenError, HTTPServer, Page, health
-from smtpplus.operation.measures import Readiness, metrics
+from smtpplus.operation.http import HTTPListenError, HTTPServer, Page
+from smtpplus.operation.measures import Readiness, health, metrics
 from smtpplus.queue.assembly import assemble
 from smtpplus.queue.outbox import post
 from smtpplus.storage.database import Database
@@ -156,7 +156,8 @@ class House:
             allowances=lambda connection: load_allowances(connection, self._directory.server),
         )
         self._observation = _observe(configuration, self._database, events, self.queue.new_id)
-        self._readiness = Readiness()
+        self._reserve = Reserve(configuration.state_directory, configuration.queue.minimum_free, time.monotonic)
+        self._readiness = Readiness(self._database, reactor, now=time.time, looks=(self._room, self._ports))
         measured = {"metrics": metrics(self._observation.measures), "readyz": self._readiness.page()}
         self.http = _http_server(configuration, self._database, events, measured)
         self.submission = SubmissionService(
@@ -168,7 +169,7 @@ class House:
                 new_id=self.queue.new_id,
                 tls=server_tls(configuration, time.time()),
                 reactor=reactor,
-                full=Reserve(configuration.state_directory, configuration.queue.minimum_free, time.monotonic).short,
+                full=self._reserve.short,
             )
         )
 
@@ -212,6 +213,15 @@ class House:
         self._directory.server = server_settings(configuration)
         self._log.info("the configuration was changed: what users inherit is in force now, everything else from the next start on")
 
+    def _room(self) -> str:
+        """Why no message is taken for want of room, or ""."""
+        return "less is free in the state directory than [queue] minimum_free" if self._reserve.short() else ""
+
+    def _ports(self) -> str:
+        """Why nobody can connect, or ""."""
+        ports = self.submission.ports
+        return "" if ports and all(port.connected for port in ports) else "not all ports are open"
+
     def _ready(self, _: object) -> None:
         """The queue is lined up."""
         if self._readiness.why_not == "it is starting":
@@ -250,7 +260,7 @@ def _mail_log(configuration: Configuration) -> MailLog | None:
 def _http_server(configuration: Configuration, database: Database, events: Events, measured: dict[str, Page]) -> HTTPServer | None:
     if configuration.http.listen is None:
         return None
-    pages = {"healthz": health(database, reactor), "confirm": confirmation(database, configuration.hostname, events), **measured}
+    pages = {"healthz": health(), "confirm": confirmation(database, configuration.hostname, events), **measured}
     return HTTPServer(configuration.http.listen, pages, reactor)
 
 

@@ -13,7 +13,6 @@ from io import BytesIO
 from typing import Any, Callable, Mapping
 
 import msgspec
-from sqlalchemy import text
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
@@ -23,7 +22,6 @@ from twisted.python.failure import Failure
 from twisted.web import http
 
 from smtpplus.config import Endpoint
-from smtpplus.storage.database import Database
 
 BODY = 4_096  # octets of a request's body that are endured; it is counted and not kept
 FLOOD = 1_048_576  # octets of a body after which the connection is cut
@@ -33,7 +31,6 @@ PER_CLIENT = 8  # of them from one address
 DEADLINE = 10.0  # seconds from one answer, or the beginning, to the next: who sends an octet a second is cut off all the same
 RATE, BURST = 50.0, 100.0  # requests a second, and at once, over all clients
 IDLE = 30.0  # seconds without a word before a connection is closed
-PATIENCE = 5.0  # seconds that the database has to answer /healthz
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -77,17 +74,6 @@ class Page(msgspec.Struct, frozen=True):
 def plain(status: int, sentence: str, **headers: str) -> Answer:
     """A short answer in words."""
     return Answer(status, f"{sentence}\n", headers=headers)
-
-
-def health(database: Database, clock: Any, *, patience: float = PATIENCE) -> Page:
-    """`/healthz`: 200 while the database answers within `patience` seconds."""
-
-    def answer(_: Asked) -> Deferred[Answer]:
-        found = database.read(lambda connection: connection.execute(text("SELECT 1")).scalar_one())
-        found.addTimeout(patience, clock)
-        return found.addCallbacks(lambda _: plain(200, "ok"), lambda _: plain(503, "the database does not answer"))
-
-    return Page(answer, counted=False)
 
 
 class HTTPServer:

@@ -23,8 +23,10 @@ from smtpplus.config import Configuration
 from smtpplus.config.settings import HTTP
 from smtpplus.events import Event, Events, Verified
 from smtpplus.operation import http as server
+from smtpplus.operation import measures
 from smtpplus.operation.confirmation import confirmation
-from smtpplus.operation.http import Answer, Asked, HTTPListenError, HTTPServer, Page, health, plain
+from smtpplus.operation.http import Answer, Asked, HTTPListenError, HTTPServer, Page, plain
+from smtpplus.operation.measures import Readiness, health
 from smtpplus.operation.proof import page
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import create_engine, migrate
@@ -74,9 +76,11 @@ class HTTPTests(TestCase):
         events.subscribe(self.events.append)
         self.now = NOW
         self.waiting: list[Deferred[Answer]] = []
+        self.in_the_way = ""
+        self.readiness = Readiness(self.database, reactor, now=lambda: self.now, looks=(lambda: "", lambda: self.in_the_way))
         pages = {
-            "healthz": health(self.database, reactor),
-            "impatient": health(self.database, reactor, patience=0.1),
+            "healthz": health(),
+            "readyz": self.readiness.page(),
             "confirm": confirmation(self.database, "relay.example.com", events, lambda: self.now),
             "broken": Page(self.broken),
             "slow": Page(self.slow),
@@ -311,15 +315,40 @@ class HTTPTests(TestCase):
             each.close()
 
     @inlineCallbacks
-    def test_health_is_that_of_the_database(self) -> Any:
-        """C9: /healthz is 200 while the database answers, 503 when it does not."""
-        alive = yield self.ask("GET", "/healthz")
-        self.assertEqual((status(alive), alive.endswith(b"\r\n\r\nok\n")), (200, True))
-        yield self.database.stop()
-        ill = yield self.ask("GET", "/impatient")
-        self.database = Database(self.url, reactor)
-        self.database.start()
-        self.assertEqual(status(ill), 503)
+    def ready(self) -> Any:
+        answer = yield self.ask("GET", "/readyz")
+        return status(answer), answer.rpartition(b"\r\n")[2].decode().strip()
+
+    @inlineCallbacks
+    def test_readiness_has_a_reason(self) -> Any:
+        """C9: /readyz is 503 with the reason while the daemon starts, while something is in the way, and while the writer cannot commit."""
+        self.patch(measures, "GOOD", 0.0)
+        self.assertEqual((yield self.ready()), (503, "not ready: it is starting"))
+        self.readiness.why_not = ""
+        self.assertEqual((yield self.ready()), (200, "ready"))
+        self.in_the_way = "not all ports are open"
+        self.assertEqual((yield self.ready()), (503, "not ready: not all ports are open"))
+        self.in_the_way = ""
+        with self.engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE status RENAME TO elsewhere")
+        self.assertEqual((yield self.ready()), (503, "not ready: the database does not commit: no such table: status"))
+        with self.engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO status")
+        self.assertEqual((yield self.ready()), (200, "ready"))
+        self.patch(measures, "PATIENCE", 0.1)
+        with self.engine.begin():  # somebody else holds the lock
+            self.assertEqual((yield self.ready()), (503, "not ready: the database does not commit within 0 s"))
+            self.assertEqual(status((yield self.ask("GET", "/healthz"))), 200)
+
+    @inlineCallbacks
+    def test_readiness_costs_little(self) -> Any:
+        """However many ask, a commit is tried once in a while, and all hear the same."""
+        self.readiness.why_not = ""
+        before = self.database.writer.commits
+        answers = yield gatherResults([self.ready() for _ in range(5)])
+        self.assertEqual(set(answers), {(200, "ready")})
+        yield self.ready()
+        self.assertEqual(self.database.writer.commits - before, 1)
 
     def test_a_port_that_is_held_is_a_sentence(self) -> None:
         """A port that another program holds: the sentence names it and the option."""
