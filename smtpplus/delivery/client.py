@@ -225,8 +225,27 @@ class Connection(TwistedProtocol):
         if self.dialogue.closing and self._count > 1 and self.transaction.answers == 1:
             self._keeper.again(transfer)  # the session had been idle, and all it says is that it closes
             self._leave()
+        elif self.transaction.is_part():
+            self._go_on(transfer)
         else:
-            self._finish(transfer, None)
+            self._finish(transfer, self.transaction.refusal)
+
+    def _go_on(self, transfer: Transfer) -> None:
+        """The transfer wants another transaction: here, unless the session is over or somebody more urgent waits."""
+        self.transaction.leave()
+        if self.dialogue.closing:
+            self._keeper.again(transfer)
+            self._leave()
+        elif self._count >= self._most:
+            self._keeper.again(transfer)
+            self.quit()
+        else:
+            self._rest()
+            self._keeper.unfinished(self, transfer)
+
+    def _rest(self) -> None:
+        self.phase = Phase.IDLE
+        self.allow(self.dialogue.patience)
 
     def _finish(self, transfer: Transfer, fault: Fault | None) -> None:
         """The transaction is over. The connection is free before the dispositions are told: they may bring the next transfer."""
@@ -238,8 +257,7 @@ class Connection(TwistedProtocol):
             if self._count >= self._most:
                 self.quit()
             else:
-                self.phase = Phase.IDLE
-                self.allow(self.dialogue.patience)
+                self._rest()
                 self._keeper.free(self)
         transfer.settle(self.peer, replies, fault, proposal=proposal or NOTHING)
 

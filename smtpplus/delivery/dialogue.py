@@ -27,7 +27,8 @@ from smtpplus.mail import reasons
 from smtpplus.mail.reply import Reply, from_peer
 
 OFFER_KEPT = 512  # octets of a line that offers an extension, RFC 5321 §4.5.3.1.5
-_MAIL_LIMIT = re.compile(r"\bMAILMAX=([1-9][0-9]{0,5})\b").search  # RFC 9422 §4
+RECIPIENTS = 100  # proposed at a time to a peer that does not say how many it takes: every one takes as many, RFC 5321 §4.5.3.1.8
+_LIMITS = re.compile(r"\b(MAILMAX|RCPTMAX|RCPTDOMAINMAX)=([1-9][0-9]{0,5})\b").findall  # RFC 9422 §4
 
 
 class Dialogue(Exchange):
@@ -38,7 +39,7 @@ class Dialogue(Exchange):
         self._terms = terms
         self._random = random  # octets, for SCRAM
         self._login: Login | None = None
-        self._accepted = 0  # recipients the peer took so far
+        self._accepted = 0  # recipients the peer took so far, and that are not decided
         self._rcpt = 0  # RCPT commands answered so far
         self._open = False  # the peer knows a sender: RSET before the next MAIL
         self._sending = False  # message data is on its way, without its end
@@ -48,6 +49,10 @@ class Dialogue(Exchange):
         self.pipelining = False
         self.size_limit = 0  # octets the peer takes in a message; 0: it does not say
         self.mail_limit = 0  # transactions the peer takes in a session; 0: it does not say
+        self.recipient_limit = RECIPIENTS  # in a transaction
+        self.domain_limit = 0  # different ones of a transaction's recipients; 0: it does not say
+        self.taken = 0  # recipients of the transaction that the peer took, whatever it said of the message
+        self.refusal: Reply | None = None  # of the transaction's message, rather than of a recipient
         self.replies: list[Reply | None] = []  # per recipient of the transaction; None: not decided
 
     # --- what the driver calls ------------------------------------------------------------------------------------------------
@@ -78,7 +83,8 @@ class Dialogue(Exchange):
         if text.count("\n") != len(commands) or text.count("\r") != len(commands):
             raise ValueError("an address holds a line end")
         self.replies = [None] * len(addresses)
-        self._accepted = self._rcpt = 0
+        self._accepted = self._rcpt = self.taken = 0
+        self.refusal = None
         self._chunked = proposal.chunked
         if self.pipelining:  # RFC 2920 §3.1
             self._awaited.extend(awaited)
@@ -139,8 +145,10 @@ class Dialogue(Exchange):
         self.pipelining = "PIPELINING" in self.extensions
         limit = self.extensions.get("SIZE", "")
         self.size_limit = int(limit) if limit.isdecimal() and len(limit) <= 20 else 0  # RFC 1870 §3
-        found = _MAIL_LIMIT(self.extensions.get("LIMITS", "").upper())
-        self.mail_limit = int(found[1]) if found else 0
+        found = {name: int(number) for name, number in _LIMITS(self.extensions.get("LIMITS", "").upper())}
+        self.mail_limit = found.get("MAILMAX", 0)
+        self.recipient_limit = found.get("RCPTMAX", RECIPIENTS)
+        self.domain_limit = found.get("RCPTDOMAINMAX", 0)
         if self.secure or self._terms.tls == "none":
             return self._log_in()
         if "STARTTLS" in self.extensions:
@@ -197,6 +205,8 @@ class Dialogue(Exchange):
     def _decide(self, reply: Reply) -> Step:
         """All recipients that are not decided hear `reply`; no command is sent any more."""
         self.replies = [each or reply for each in self.replies]
+        if reply.code >= 400 and (self._accepted or not self._rcpt or reply.code == 421):  # not for want of recipients
+            self.refusal = self.refusal or reply
         self._accepted = 0
         self._unsent.clear()
         return Step.DONE
@@ -219,10 +229,11 @@ class Dialogue(Exchange):
         if self.replies[number] is None:
             if code < 300:
                 self._accepted += 1
+                self.taken += 1
             elif code < 400:
                 return self._breach(f"it answers RCPT with {code}")
-            else:  # RFC 5321 §4.5.3.1.10: 552 for too many recipients is to be read as 452
-                self.replies[number] = from_peer(452 if code == 552 else code, lines)
+            else:
+                self.replies[number] = _of_recipient(from_peer(code, lines))
         if self._rcpt == len(self.replies) and not self._accepted:
             self._unsent.clear()  # no DATA
         return self._proceed()
@@ -278,3 +289,15 @@ class Dialogue(Exchange):
         Awaited.QUIT: _on_quit,
         Awaited.NOTHING: _on_nothing,
     }
+
+
+def _of_recipient(reply: Reply) -> Reply:
+    """A refusal of a recipient; 552 for too many of them is to be read as 452 (RFC 5321 §4.5.3.1.10)."""
+    if reply.code != 552 or reply.enhanced not in ("", "5.5.3"):
+        return reply
+    return Reply(452, reply.enhanced.replace("5.5.3", "4.5.3"), reply.text)
+
+
+def is_too_many(reply: Reply | None) -> bool:
+    """Whether a recipient was refused for those before it."""
+    return reply is not None and reply.code == 452 and reply.enhanced in ("", "4.5.3")

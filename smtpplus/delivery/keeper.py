@@ -23,4 +23,7 @@ class Keeper(Protocol):
         """The transfer on the connection was stopped."""
 
     def again(self, transfer: Transfer) -> None:
-        """The transfer had a connection that was dead; it wants another. Nothing of it was answered."""
+        """The transfer wants another connection: the one it had was dead, and answered nothing, or is over, and recipients are left."""
+
+    def unfinished(self, connection: Connection, transfer: Transfer) -> None:
+        """A transaction is over and the next may begin at once; the transfer, of which recipients are left, wants it."""

@@ -144,9 +144,18 @@ class Pool:
             self._press()
 
     def again(self, transfer: Transfer) -> None:
-        transfer.holder = self
-        self._waiting.append(transfer)
+        self._take_back(transfer)
         self._open()
+
+    def unfinished(self, connection: Connection, transfer: Transfer) -> None:
+        self._take_back(transfer)
+        self.free(connection)
+        self._open()
+
+    def _take_back(self, transfer: Transfer) -> None:
+        transfer.holder = self
+        transfer.pressed = False
+        self._waiting.insert(0, transfer)  # before others of its level: it was begun
 
     # --- transfer.Holder --------------------------------------------------------------------------------------------------------
 

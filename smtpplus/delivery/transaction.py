@@ -1,28 +1,32 @@
 """A transaction on a connection: what is asked of the peer for a transfer, and the content on its way.
 
 It holds the transfer while it runs, and so stops and goes on as the transfer says. Nothing is proposed to a peer that the message does
-not fit; where only the content can tell, it is looked at first. How a transaction ends is the connection's business: it hears of a
-misfit by `misfit`, of everything else from the peer. Whatever goes wrong unexpectedly cuts the connection.
+not fit; where only the content can tell, it is looked at first. Of more recipients than the peer takes at a time the first are proposed,
+and `is_part` says that others are left. How a transaction ends is the connection's business: it hears of a misfit by `misfit`, of
+everything else from the peer. Whatever goes wrong unexpectedly cuts the connection.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Callable, Protocol
+from typing import Callable, Protocol, Sequence
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.tcp import Connection as TCPConnection
 from twisted.logger import Logger
 
-from smtpplus.delivery.dialogue import Dialogue
-from smtpplus.delivery.fault import Fault
+from smtpplus.delivery.dialogue import Dialogue, is_too_many
+from smtpplus.delivery.fault import Fault, answered
 from smtpplus.delivery.fit import Fit, all_ascii, fit
 from smtpplus.delivery.outflow import Chunked, Dotted, Outflow
 from smtpplus.delivery.proposal import propose
 from smtpplus.delivery.terms import Proposal
-from smtpplus.delivery.transfer import Transfer
+from smtpplus.delivery.transfer import NOTHING, Transfer
 from smtpplus.mail import reasons
+from smtpplus.mail.disposition import Request
+from smtpplus.mail.reply import Reply
 
 BLOCK_PATIENCE = 180.0  # seconds for one piece of data, RFC 5321 §4.5.3.2.5
 
@@ -85,6 +89,33 @@ class Transaction:
         transfer, self.transfer = self.transfer, None
         return transfer
 
+    def is_part(self) -> bool:
+        """The peer has answered. Whether recipients are left for another transaction; what it said of the others is recorded then.
+
+        So it is if there are more than it takes at a time, or if it said so after it took some (RFC 5321 §4.5.3.1.10): each transaction
+        settles one recipient at least. Where the message is refused as a whole, it is so for all who are left: `refusal`.
+        """
+        transfer, dialogue, replies = self.transfer, self._link.dialogue, self._verdicts()
+        if transfer is None or dialogue.refusal is not None or (len(replies) == len(transfer.left) and None not in replies):
+            return False
+        if not dialogue.taken and is_too_many(replies[-1]):
+            return False
+        transfer.record(self._link.peer, replies, self.proposal or NOTHING)
+        return True
+
+    def _verdicts(self) -> Sequence[Reply | None]:
+        """The peer's, without those that put a recipient off to the next transaction."""
+        dialogue = self._link.dialogue
+        replies = dialogue.replies
+        return [None if is_too_many(reply) else reply for reply in replies] if dialogue.taken else replies
+
+    @property
+    def refusal(self) -> Fault | None:
+        """What recipients hear that were not proposed, of a transaction after which there is no other."""
+        replies = self._link.dialogue.replies
+        refusal = self._link.dialogue.refusal or (replies[-1] if replies else None)
+        return answered(refusal) if refusal is not None else None
+
     @property
     def answers(self) -> int:
         """Replies read since it began."""
@@ -120,7 +151,8 @@ class Transaction:
 
     def _propose(self, transfer: Transfer, verdict: Fit) -> None:
         dialogue = self._link.dialogue
-        proposal = self.proposal = propose(transfer.request, dialogue.extensions, verdict, self._now())
+        request = _part(transfer, dialogue)
+        proposal = self.proposal = propose(request, dialogue.extensions, verdict, self._now())
         dialogue.begin(proposal)
         self._link.flush()
         self._link.allow(dialogue.patience)
@@ -183,3 +215,19 @@ class Transaction:
     def abandoned(self, transfer: Transfer) -> None:
         if not self.dotted:
             self._link.cut(Fault(reasons.ABANDONED))
+
+
+def _part(transfer: Transfer, dialogue: Dialogue) -> Request:
+    """The request for the first recipients that are left, as many as the peer takes at a time (RFC 9422 §4)."""
+    request = transfer.request
+    left = len(transfer.left)
+    if left <= dialogue.recipient_limit and left == len(request.recipients) and not dialogue.domain_limit:
+        return request
+    recipients = [request.recipients[number] for number in transfer.left[: dialogue.recipient_limit]]
+    domains: set[str] = set()
+    for place, recipient in enumerate(recipients):
+        domains.add(recipient.address.rpartition("@")[2].lower())
+        if 0 < dialogue.domain_limit < len(domains):
+            recipients = recipients[:place]
+            break
+    return msgspec.structs.replace(request, recipients=tuple(recipients))

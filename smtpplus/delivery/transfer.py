@@ -1,7 +1,8 @@
 """One attempt under way: what the scheduler stops and lets go, and what ends in one disposition per recipient.
 
-A transfer is always with a holder: it waits in a pool, runs on a connection, or is being written to a Maildir. Invariant: `done` is
-called exactly once, with a disposition for every recipient; what `done` raises is logged and changes nothing.
+A transfer is always with a holder: it waits in a pool, runs on a connection, or is being written to a Maildir. It may take several
+transactions, each for some of its recipients: `left` are those that have no disposition yet. Invariant: `done` is called exactly once,
+with a disposition for every recipient; what `done` raises is logged and changes nothing.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Holder(Protocol):
 class Transfer:
     """Implements mail.disposition.Transfer."""
 
-    __slots__ = ("_done", "holder", "over", "pressed", "request", "stopped")
+    __slots__ = ("_decided", "_done", "holder", "left", "over", "pressed", "request", "stopped")
     _log = Logger()
 
     def __init__(self, request: Request, done: Done, holder: Holder) -> None:
@@ -54,6 +55,8 @@ class Transfer:
         self.stopped = False
         self.pressed = False  # it goes on although it is stopped: who is more urgent waits for its connection
         self.over = False
+        self.left: Sequence[int] = range(len(request.recipients))  # numbers of recipients, in their order
+        self._decided: dict[int, Disposition] = {}  # by number
         self._done = done
 
     @property
@@ -80,26 +83,35 @@ class Transfer:
             self.holder.abandoned(self)
 
     def settle(self, peer: str, verdicts: Sequence[Verdict], fault: Fault | None = None, *, proposal: Proposal = NOTHING) -> None:
-        """End the attempt: each recipient has its verdict, and where that is missing (None, or too short a list) the fault.
+        """End the attempt: each recipient that is left has its verdict, and where that is missing (None, or too short a list) the fault.
 
         `proposal` is what the peer was told.
         """
         if self.over:
             return
         self.over = True
-        request = self.request
-        dispositions = []
-        for number, recipient in enumerate(request.recipients):
-            verdict = verdicts[number] if number < len(verdicts) else None
-            if verdict is None:
-                verdict = fault or Fault(reasons.UNEXPECTED)
-            if isinstance(verdict, Fault):
-                dispositions.append(Disposition(recipient, verdict.reply(peer, request.destination), peer, verdict.reason.code))
-            else:
-                dispositions.append(
-                    Disposition(recipient, verdict, peer, REASON_OF[verdict.outcome], proposal.passed_on, proposal.time_passed_on)
-                )
+        missing = fault or Fault(reasons.UNEXPECTED)
+        self._decide(peer, [verdict or missing for verdict in verdicts], proposal)
+        for number in self.left[len(verdicts) :]:
+            self._decided[number] = self._failed(number, peer, missing)
         try:
-            self._done(dispositions)
+            self._done([self._decided[number] for number in range(len(self.request.recipients))])
         except Exception:
             self._log.failure("the queue failed on the dispositions of an attempt")
+
+    def record(self, peer: str, verdicts: Sequence[Verdict], proposal: Proposal) -> None:
+        """End a transaction, not the attempt: the first of those that are left have their verdicts; who has none (None) is left."""
+        self._decide(peer, verdicts, proposal)
+        self.left = [number for number in self.left if number not in self._decided]
+
+    def _decide(self, peer: str, verdicts: Sequence[Verdict], proposal: Proposal) -> None:
+        for number, verdict in zip(self.left, verdicts, strict=False):  # the first of them
+            if isinstance(verdict, Fault):
+                self._decided[number] = self._failed(number, peer, verdict)
+            elif verdict is not None:
+                recipient, reason = self.request.recipients[number], REASON_OF[verdict.outcome]
+                self._decided[number] = Disposition(recipient, verdict, peer, reason, proposal.passed_on, proposal.time_passed_on)
+
+    def _failed(self, number: int, peer: str, fault: Fault) -> Disposition:
+        request = self.request
+        return Disposition(request.recipients[number], fault.reply(peer, request.destination), peer, fault.reason.code)

