@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import sqlalchemy
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -170,9 +170,16 @@ class Spool:
             content.forget()
 
     def purge(self) -> Deferred[int]:
-        """Remove what was being received when the process ended. Fires with the number of messages."""
+        """Remove what was being received when the process ended, and let urgent mail whose first attempt was under way go at once. Fires
+        with the number of messages removed.
+
+        A first attempt is recorded with the acceptance, so most of that mail was never tried; a second one waits for its time.
+        """
 
         def work(connection: sqlalchemy.Connection) -> int:
+            r = schema.recipients.c
+            begun = (r.level <= rows.URGENT, r.attempts == 1, r.reply.is_(None))
+            connection.execute(update(schema.recipients).where(*begun).values(due=0.0))
             unfinished = select(schema.messages.c.id).where(schema.messages.c.state == schema.RECEIVING)
             connection.execute(delete(schema.chunks).where(schema.chunks.c.message_id.in_(unfinished)))
             return connection.execute(delete(schema.messages).where(schema.messages.c.state == schema.RECEIVING)).rowcount

@@ -101,6 +101,23 @@ class HeadStartTests(QueueCase):
         self.assertEqual(self.agent.begun(), [1, 3])
 
     @inlineCallbacks
+    def test_after_a_crash_it_goes_at_once(self) -> Any:
+        """A27: an attempt that a crash ended is made again at the start, not after its retry time; the one after that waits, as
+        whatever brings the process down would do so again at once. What the next hop has answered waits as it would have."""
+        for number in (1, 2):
+            yield self.accept(envelope(number, 1, at=self.wall))
+        self.clock.advance(0)
+        self.agent.transfers[1].end(LATER)
+        yield self.until(lambda: self.queue.scheduler.waiting() == (0, 1, 1))
+        for begun in ([1], []):
+            yield self.database.stop()  # and nothing else: so ends a process that is killed
+            self.open()
+            yield self.queue.spool.purge()
+            yield self.queue.start()
+            yield self.turn()
+            self.assertEqual(self.agent.begun(), begun)
+
+    @inlineCallbacks
     def test_who_waits_a_turn(self) -> Any:
         """A24, A30: no head start for ordinary mail, for several destinations, or for a schedule."""
         waits: list[Envelope] = [
