@@ -2,7 +2,8 @@
 
 Answers are values: targets in the order to try, or a `Fault`. A name that does not exist is permanent, a server that does not answer
 says nothing and is temporary. Answers are remembered for their TTL, within bounds; failures are not. A CNAME is followed
-whether the server followed it already or not.
+whether the server followed it already or not. Once there is somebody to connect to, a question that is not answered holds nothing up
+for long; its answer counts when it comes, from the next time on.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from itertools import zip_longest
 from typing import Any, Callable, Coroutine, Sequence, TypeVar, cast
 
 import msgspec
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import DatagramProtocol
@@ -21,6 +22,7 @@ from twisted.names import dns
 from twisted.names.client import Resolver as NamesResolver
 from twisted.names.error import DNSNameError, DomainError
 from twisted.names.hosts import searchFileForAll
+from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath
 
 from smtpplus.delivery.fault import Fault
@@ -33,6 +35,8 @@ REMEMBERED = 10_000  # answers
 ALIASES = 8  # CNAMEs followed
 RECORDS = 20  # of an answer that are kept: those of the best preference. An answer over TCP may have thousands
 HOSTS = 10  # MX hosts of a domain that are considered; RFC 5321 §5.1 asks for two at least
+RESOLUTION_DELAY = 0.05  # seconds that AAAA may be behind A, RFC 8305 §3
+LATE = 2.0  # seconds that A may be behind AAAA, and worse mail hosts behind the best: without them there is less to fall back on. Ours
 _Answer = TypeVar("_Answer")
 
 
@@ -127,7 +131,12 @@ class Resolver:
             return Fault(reasons.NULL_MX)  # RFC 7505 §3
         ranked = sorted((preference, self._random.random(), host) for preference, host in exchanges)
         looking = [_spawn(self._addresses(host, preference)) for preference, _, host in ranked[:HOSTS]]
-        answers = await gatherResults(looking)
+        answers = [await looking[0]]
+        if isinstance(answers[0], Fault):
+            answers += await gatherResults(looking[1:])
+        else:
+            others = await gatherResults([self._within(each, LATE) for each in looking[1:]])
+            answers += [answer for answer in others if answer is not None]
         targets = tuple(target for answer in answers if not isinstance(answer, Fault) for target in answer)
         return targets or _worst([answer for answer in answers if isinstance(answer, Fault)])
 
@@ -139,13 +148,44 @@ class Resolver:
             known = searchFileForAll(self._hosts, host.encode("ascii", "replace"))
             if known:
                 return tuple(Target(host, each, preference) for each in known)
-        answers = await gatherResults([self._look_up(host, dns.AAAA), self._look_up(host, dns.A)])
+        answers = await self._families(host)
         families = [[address for _, address in answer.values] for answer in answers if isinstance(answer, _Found)]
         found = [address for each in zip_longest(*families) for address in each if address is not None]
         if found:
             return tuple(Target(host, address, preference) for address in found)
         faults = [answer for answer in answers if isinstance(answer, Fault)]
         return faults[0] if faults else Fault(reasons.NO_SUCH_DOMAIN)
+
+    async def _families(self, host: str) -> list[_Found | Fault]:
+        """What is said of AAAA, then of A; the one may be missing if the other has addresses."""
+        asked = self._look_up(host, dns.AAAA), self._look_up(host, dns.A)
+        # mypy takes the answer of a DeferredList that fires on the first for one of all.
+        first, place = cast(tuple[_Found | Fault, int], await DeferredList(asked, fireOnOneCallback=True, fireOnOneErrback=True))
+        if isinstance(first, Fault) or not first.values:
+            return await gatherResults(asked)
+        second = await self._within(asked[1 - place], RESOLUTION_DELAY if place else LATE)
+        answers = (second, first) if place else (first, second)
+        return [answer for answer in answers if answer is not None]
+
+    def _within(self, asked: Deferred[_Answer], seconds: float) -> Deferred[_Answer | None]:
+        """The answer, or None if it takes longer."""
+        given: Deferred[_Answer | None] = Deferred()
+        over = self._clock.callLater(seconds, given.callback, None)
+
+        def arrived(answer: _Answer) -> None:
+            if over.active():
+                over.cancel()
+                given.callback(answer)
+
+        def failed(failure: Failure) -> Failure | None:
+            if not over.active():
+                return failure  # nobody waits: it is logged
+            over.cancel()
+            given.errback(failure)
+            return None
+
+        asked.addCallbacks(arrived, failed)
+        return given
 
     # --- one question -----------------------------------------------------------------------------------------------------------
 

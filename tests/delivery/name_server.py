@@ -17,11 +17,13 @@ class Broken(Exception):
 
 
 class Zone(FileAuthority):
-    """The zone. `questions` are the (name, type) asked; a name in `broken` is answered SERVFAIL."""
+    """The zone. `questions` are the (name, type) asked; a name in `broken` is answered SERVFAIL, a question in `held` at its `release`."""
 
     def __init__(self, records: dict[str, list[Any]], broken: tuple[str, ...]) -> None:
         self.questions: list[tuple[str, int]] = []
         self.broken = broken
+        self.held: set[tuple[str, int]] = set()
+        self._waiting: list[Deferred[Any]] = []
         self._kept = {name.encode(): kept for name, kept in records.items()}
         super().__init__("")
 
@@ -35,8 +37,21 @@ class Zone(FileAuthority):
         self.questions.append((name.decode(), type))
         if name.decode() in self.broken:
             return fail(Broken())
-        answer: Deferred[Any] = super()._lookup(name, cls, type, timeout)
-        return answer
+        lookup = super()._lookup
+        if (name.decode(), type) not in self.held:
+            answer: Deferred[Any] = lookup(name, cls, type, timeout)
+            return answer
+        waiting: Deferred[Any] = Deferred()
+        waiting.addCallback(lambda _: lookup(name, cls, type, timeout))
+        self._waiting.append(waiting)
+        return waiting
+
+    def release(self) -> None:
+        """Answer what was held."""
+        self.held.clear()
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
 
 
 class NameServer:

@@ -6,6 +6,7 @@ import random
 import socket
 from typing import Any
 
+from twisted.internet.task import deferLater
 from twisted.names import dns
 from twisted.trial.unittest import TestCase
 
@@ -115,6 +116,39 @@ class ResolverTests(TestCase):
             silent.bind(("127.0.0.1", 0))
             resolver = Resolver(reactor=reactor, servers=[silent.getsockname()], random=random.Random(1), patience=(1,))
             assert _shown(await resolver.mail_hosts("plain.example")) == "dns_failed"
+
+    async def hurried(self, domain: str, *held: tuple[str, int]) -> list[tuple[int, str, str]] | str:
+        """What is found while these questions have no answer; and then they have, before anybody asks again."""
+        resolver = Resolver(reactor=reactor, servers=[self.server.address], random=random.Random(1), patience=(600,))
+        self.server.zone.held = {(f"{name}.example", kind) for name, kind in held}
+        self.server.zone.questions.clear()
+        found = _shown(await resolver.mail_hosts(domain))
+        asked = len(self.server.zone.questions)
+        self.server.zone.release()
+        while len(resolver._memory) < asked:
+            await deferLater(reactor, 0.01, lambda: None)
+        assert len(_shown(await resolver.mail_hosts(domain))) == 3 or isinstance(found, str)
+        assert len(self.server.zone.questions) == asked
+        return found
+
+    async def test_one_family_does_not_wait_for_the_other(self) -> None:
+        """RFC 8305 §3: who has an address is not held up by a question that nobody answers; the answer counts when it comes."""
+        four, six, second = (10, "first.example", "192.0.2.1"), (10, "first.example", "2001:db8::1"), (20, "second.example", "192.0.2.2")
+        assert await self.hurried("plain.example", ("first", dns.AAAA), ("second", dns.AAAA)) == [four, second]
+        self.patch(resolver, "LATE", 0.05)
+        assert await self.hurried("plain.example", ("first", dns.A), ("second", dns.AAAA)) == [six, second]
+
+    async def test_a_worse_host_does_not_hold_up_the_best(self) -> None:
+        """A mail host whose address nobody tells is left out if there is a better one; the best itself is waited for."""
+        self.patch(resolver, "LATE", 0.05)
+        best = [(10, "first.example", "2001:db8::1"), (10, "first.example", "192.0.2.1")]
+        assert await self.hurried("plain.example", ("second", dns.A), ("second", dns.AAAA)) == best
+        self.server.zone.held = {("first.example", dns.A), ("first.example", dns.AAAA)}
+        waiting = self.resolver.mail_hosts("plain.example")
+        await deferLater(reactor, 0.2, lambda: None)
+        assert not waiting.called
+        self.server.zone.release()
+        assert _shown(await waiting) == [*best, (20, "second.example", "192.0.2.2")]
 
     async def test_answers_are_remembered_for_their_ttl(self) -> None:
         """What was asked is not asked again while it holds, that there is none included; failures and TTL 0 are asked anew."""
