@@ -94,18 +94,6 @@ def of_user(connection: Connection, user: str, since: float, limit: int) -> list
     return list(_lives(connection, connection.execute(query).all()[::-1]))
 
 
-def lives(connection: Connection, since: float, until: float) -> Iterator[Life]:
-    """All messages accepted between the two, oldest first, in batches."""
-    after, last = first_id(since) - 1, first_id(until)
-    while True:
-        query = select(history).where(history.c.id > after, history.c.id < last).order_by(history.c.id).limit(BATCH)
-        rows = connection.execute(query).all()
-        yield from _lives(connection, rows)
-        if len(rows) < BATCH:
-            return
-        after = rows[-1].id
-
-
 def refusal(connection: Connection, number: int) -> Refusal | None:
     """The refusal with this reference."""
     found = connection.execute(select(refusals).where(refusals.c.id == number)).one_or_none()
@@ -122,10 +110,10 @@ def refusals_since(connection: Connection, since: float, *, user: str | None = N
 
 
 def _lives(connection: Connection, rows: Sequence[Row[Any]]) -> Iterator[Life]:
-    later = _later(connection, [row.id for row in rows])
+    steps = _later(connection, [row.id for row in rows])
     for row in rows:
         name = queue_id(row.id)
-        told = [row.story, *later.get(row.id, ())]
+        told = [row.story, *steps.get(row.id, ())]
         yield Life(
             name,
             row.at,
@@ -146,7 +134,7 @@ def _lives(connection: Connection, rows: Sequence[Row[Any]]) -> Iterator[Life]:
 
 
 def _later(connection: Connection, numbers: Sequence[int]) -> dict[int, list[str]]:
-    """The later parts of these messages' stories, in order."""
+    """The later parts of these messages' stories, in order, by id."""
     c = history_steps.c
     found: dict[int, list[str]] = {}
     for start in range(0, len(numbers), BATCH):

@@ -49,11 +49,12 @@ def encode(chapters: Iterable[Chapter]) -> str:
 
 def decode(name: str, stories: Iterable[str]) -> list[Event]:
     """The events of the message `name` (its queue ID), by time."""
-    found = [event for story in stories for short in _chapters(story) if (event := _event(name, short)) is not None]
+    found = [event for story in stories for short in chapters(story) if (event := _event(name, short)) is not None]
     return sorted(found, key=attrgetter("at"))
 
 
-def _chapters(story: str) -> list[list[Any]]:
+def chapters(story: str) -> list[list[Any]]:
+    """The events of a story in short form, as they are stored: the class's name, then the fields but the id; none if it is damaged."""
     try:
         return _decoder.decode(story) if story else []
     except msgspec.DecodeError:

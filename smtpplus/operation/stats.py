@@ -12,11 +12,8 @@ import click
 from smtpplus.operation.cli import Operation, Refused, console, date, print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sqlalchemy import Connection
 
-    from smtpplus.observation.record import Life
     from smtpplus.observation.statistics import By, Sums
 
 _DIMENSIONS = ("list", "user", "sender", "subject", "subject-pattern", "campaign", "destination", "day", "level")
@@ -45,7 +42,7 @@ def stats(
     begin, end = moment(since, now), moment(until, now)
     with operation.transaction(reading=True) as connection:
         found = _count(connection, by, begin, end, only)
-    rows, total = statistics.ordered(by, found, top), statistics.total(found)
+    rows, total = statistics.ordered(by, found, top), statistics.total(found.values())
     if svg is not None:
         _draw(svg, f"Recipients by {by}, {date(begin)} to {date(end)}", rows)
     if form == "json":
@@ -66,21 +63,12 @@ def stats(
 def _count(connection: Connection, by: By, begin: float, end: float, only: dict[str, str | None]) -> dict[str, Sums]:
     from sqlalchemy import select
 
-    from smtpplus.observation import record, statistics
+    from smtpplus.observation import tally
     from smtpplus.storage.schema import users
 
     lists = {row.name: row.list for row in connection.execute(select(users.c.name, users.c.list))}
     user, list_ = (str(only[name]).lower() if only[name] is not None else None for name in ("user", "list_"))
-
-    def lives() -> Iterator[Life]:
-        for life in record.lives(connection, begin, end):
-            if user in (None, life.user) and list_ in (None, life.list):
-                yield life
-
-    refusals = [
-        each for each in record.refusals_since(connection, begin, user=user) if each.at < end and list_ in (None, lists.get(each.user, ""))
-    ]
-    return statistics.count(by, lives(), refusals, lists)
+    return tally.count(connection, by, tally.Span(begin, end, list_, user), lists)
 
 
 def _values(sums: Sums) -> dict[str, int]:

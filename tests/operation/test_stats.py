@@ -101,6 +101,27 @@ def test_every_dimension_adds_up(config: Path, by: str) -> None:
     assert told["total"]["refused"] == (42 if by in ("list", "user", "sender", "day") else 0)
 
 
+def test_texts_that_look_like_outcomes_count_for_none(config: Path) -> None:
+    """Outcomes are counted by how a story writes them, and no address or reply can write that: what is in texts is escaped."""
+    number = int(NOW * 1000) << 20
+    trap = '["Delivered",["Failed",'
+    later = [
+        events.Started(NOW, "x", "b.com", (trap, f'"{trap}"@b.com'), 1, 3),
+        events.Deferred(NOW, "x", f'"{trap}"@b.com', "b.com", "p", f"451 {trap}", "peer_deferred", 1, NOW, 3),
+    ]
+    engine = create_engine(f"sqlite:///{config.parent}/state/smtpplus.sqlite")
+    with engine.begin() as connection:
+        row = life(0)[0] | {"id": number, "list": "trap", "recipients": json.dumps([trap, "y@b.com"])}
+        connection.execute(insert(history).values(row | {"story": story.encode([story.chapter(each) for each in later[1:]])}))
+        connection.execute(
+            insert(history_steps).values(message_id=number, number=1, story=story.encode([story.chapter(each) for each in later]))
+        )
+    engine.dispose()
+    for by in ("list", "user"):
+        total = json.loads(run(config, "--by", by, "--list", "trap", "--json"))["total"]
+        assert (total["recipients"], total["delivered"], total["deferred"], total["failed"]) == (2, 0, 2, 0)
+
+
 def test_subjects_are_folded(config: Path) -> None:
     """C12: subjects that differ in their numbers are one pattern."""
     (row,) = json.loads(run(config, "--by", "subject-pattern", "--json"))["rows"]
