@@ -90,7 +90,7 @@ class Delivery:
 
     def _send(self, transfer: Transfer) -> None:
         request = transfer.request
-        pool = self._pools.get(request.destination + VERIFIED if request.envelope.require_tls else request.destination)
+        pool = self._pools.get(request.destination + VERIFIED if _is_strict(request) else request.destination)
         if pool is None:
             self._set_out(transfer)
             return
@@ -119,10 +119,12 @@ class Delivery:
             self._reactor.callLater(0, transfer.settle, "discard:", [DISCARDED] * len(request.recipients))
         elif hop.way is Way.MAILDIR:
             self._maildir.take(transfer, hop.path)
-        elif not request.envelope.require_tls:
+        elif not _is_strict(request):
             self._open_pool(transfer, request.destination, hop)
-        elif hop.way is Way.MX:  # RFC 8689 §4.2.1: its records are not authenticated
-            self._later(transfer, Fault(reasons.PEER_LACKS_REQUIRETLS))
+        elif hop.way is Way.MX:  # RFC 8689 §4.2.1
+            self._later(
+                transfer, Fault(reasons.PEER_LACKS_REQUIRETLS, "its mail hosts are found by MX records, which nobody authenticates")
+            )
         else:
             self._open_pool(transfer, request.destination + VERIFIED, msgspec.structs.replace(hop, tls="verify"))
 
@@ -143,6 +145,11 @@ class Delivery:
 
     def _later(self, transfer: Transfer, fault: Fault) -> None:
         self._reactor.callLater(0, transfer.settle, "", (), fault)
+
+
+def _is_strict(request: Request) -> bool:
+    """Whether the message must have verified TLS. A notification about one that must is not lost for want of it (RFC 8689 §5)."""
+    return request.envelope.require_tls and bool(request.envelope.sender)
 
 
 class _Nowhere:

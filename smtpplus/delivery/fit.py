@@ -33,8 +33,8 @@ def fit(request: Request, dialogue: Dialogue, now: float) -> Fit | Fault:
     if limit and request.content.size > limit:  # RFC 1870 §6.1
         return Fault(reasons.PEER_SIZE_LIMIT, str(limit))
     envelope = request.envelope
-    if envelope.require_tls and not ("REQUIRETLS" in dialogue.extensions and dialogue.secure):
-        return Fault(reasons.PEER_LACKS_REQUIRETLS)
+    if envelope.require_tls and envelope.sender and not ("REQUIRETLS" in dialogue.extensions and dialogue.secure):
+        return Fault(reasons.PEER_LACKS_REQUIRETLS, "it does not offer REQUIRETLS")  # RFC 8689 §5: a notification goes without
     if envelope.by_mode.startswith("R") and not _returns(envelope.deliver_by - now, dialogue.extensions.get("DELIVERBY")):
         return Fault(reasons.PEER_LACKS_DELIVERBY)
     ascii_only = envelope.sender.isascii() and all(recipient.address.isascii() for recipient in request.recipients)

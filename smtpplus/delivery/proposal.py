@@ -26,8 +26,8 @@ def propose(request: Request, extensions: Mapping[str, str], verdict: Fit, now: 
         mail += " SMTPUTF8"  # RFC 6531 §3.4
     if envelope.level != NORMAL and "MT-PRIORITY" in extensions:
         mail += f" MT-PRIORITY={mt_priority(envelope.level)}"  # RFC 6710 §3; without it a message is normal
-    if envelope.require_tls:
-        mail += " REQUIRETLS"  # `fit` saw to it that it is offered
+    if envelope.require_tls and "REQUIRETLS" in extensions:
+        mail += " REQUIRETLS"  # `fit` saw to it that it is offered, or may be missing
     timed = envelope.deliver_by > 0 and "DELIVERBY" in extensions
     if timed:
         mail += f" BY={int(envelope.deliver_by - now)};{envelope.by_mode}"

@@ -509,9 +509,9 @@ PEER_SIZE_LIMIT = _reason(  # known from the peer's SIZE before a single octet i
 PEER_LACKS_REQUIRETLS = _reason(  # RFC 8689 §4.2.1 and §6.3
     "peer_lacks_requiretls",
     "554 5.7.30",
-    "{peer} does not promise the encryption that the message requires",
+    "{peer} gets no message that requires TLS: {cause}",
     "The message says REQUIRETLS. It goes only over verified TLS, to a host not merely found by DNS that promises the same (RFC 8689).",
-    "send it without REQUIRETLS",
+    "send it without REQUIRETLS, or give the domain a [[route]] to a host that offers it",
 )
 PEER_LACKS_DELIVERBY = _reason(  # RFC 2852 §4.1.4
     "peer_lacks_deliverby",

@@ -65,8 +65,9 @@ class Notifier:
         a copy of it to `to`.
 
         RET is about failures alone, and about what the sender gets: what tells of none, and a copy, has the header only (RFC 3461 §4.3).
+        So has what tells of a message that requires TLS, and it requires TLS itself (RFC 8689 §5).
         """
-        full = kind == "failed" and not to and envelope.ret != "HDRS" and envelope.size <= RETURN_LIMIT
+        full = kind == "failed" and not (to or envelope.require_tls) and envelope.ret != "HDRS" and envelope.size <= RETURN_LIMIT
 
         def read(octets: bytes | None) -> None:
             original = octets or b""
@@ -103,5 +104,15 @@ class Notifier:
             warn_until=until,
             from_address=f"MAILER-DAEMON@{self._hostname}",
         )
-        notification = Envelope(number, "", (Recipient(to),), "", LEVEL, len(octets), now, smtputf8=not to.isascii())
+        notification = Envelope(
+            id=number,
+            sender="",
+            recipients=(Recipient(to),),
+            user="",
+            level=LEVEL,
+            size=len(octets),
+            received_at=now,
+            smtputf8=not to.isascii(),
+            require_tls=envelope.require_tls,
+        )
         done(notification, octets)

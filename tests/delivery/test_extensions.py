@@ -231,6 +231,7 @@ def test_required_tls_must_be_promised() -> None:
     assert mail(offering("REQUIRETLS"), require_tls=True) == " REQUIRETLS"
     assert mail(offering(), require_tls=True) == "peer_lacks_requiretls"
     assert mail(offering("REQUIRETLS", secure=False), require_tls=True) == "peer_lacks_requiretls"
+    assert [mail(offering(*offers), require_tls=True, sender="") for offers in (("REQUIRETLS",), ())] == [" REQUIRETLS", ""]
 
 
 def test_plain_messages_cost_nothing() -> None:

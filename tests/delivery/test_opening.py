@@ -178,10 +178,26 @@ class RequireTLSTests(DeliveryCase):
         assert [b" REQUIRETLS\r\n" in line.received for line in peer.lines[:2]] == [True, False]
 
     async def test_by_mx_it_goes_nowhere(self) -> None:
-        """RFC 8689 §4.2.1: MX records that nothing authenticates are no way for such mail."""
+        """RFC 8689 §4.2.1: MX records that nothing authenticates are no way for such mail, at once and for good, and the reply says so."""
         delivery = self.make(("*", "mx"))
         found = await self.send(delivery, request("b.example", require_tls=True))
-        assert [(each.reply.code, each.reply.enhanced) for each in found] == [(554, "5.7.30")]
+        assert [str(each.reply) for each in found] == [
+            "554 5.7.30 b.example gets no message that requires TLS: its mail hosts are found by MX records, which nobody authenticates; "
+            "send it without REQUIRETLS, or give the domain a [[route]] to a host that offers it"
+        ]
+
+    async def test_a_notification_goes_without(self) -> None:
+        """RFC 8689 §5: what comes from the null reverse-path is not lost for want of REQUIRETLS, by MX or to a smarthost without TLS."""
+        server = NameServer(reactor, {"b.example": [mx(10, "host.example")], "host.example": [a("127.0.0.1")]})
+        self.addCleanup(server.stop)
+        with Peer(plain) as peer:
+            for via in ("mx", peer.via):
+                delivery = self.make(("*", via), dns=(server.address,), mx_port=peer.port)
+                wanted = request(delivery.router.destination("b.example"), sender="", require_tls=True)
+                assert said(await self.send(delivery, wanted)) == DELIVERED
+                await delivery.stop()
+        assert len(peer.lines) == 2
+        assert not any(b"REQUIRETLS" in line.received for line in peer.lines)
 
     async def test_a_route_has_its_own_encryption(self) -> None:
         """`tls` of a route counts more than that of [delivery]."""

@@ -57,17 +57,20 @@ def test_what_tells_of_no_failure_has_the_header_only(kind: Kind, ret: str) -> N
     assert b"body" not in octets
 
 
-def test_a_copy_has_the_header_only() -> None:
-    """Whatever RET says, and however small the message: the postmaster has its header, from the null reverse-path at level 2."""
+@pytest.mark.parametrize(("to", "require_tls"), [("postmaster@example.com", False), ("", True)])
+def test_a_copy_and_what_requires_tls_have_the_header_only(to: str, require_tls: bool) -> None:
+    """Whatever RET says: the postmaster has the header, and of a message that requires TLS so has the sender (RFC 8689 §5), by a
+    notification that requires it too; both from the null reverse-path at level 2."""
     gone = Recipient("b@example.net")
     content = WholeContent(_HEADER + b"body\r\n")
-    envelope = Envelope(7, "a@example.com", (gone,), "anna", 3, content.size, 1_000_000.0, ret="FULL")
+    envelope = Envelope(7, "a@example.com", (gone,), "anna", 3, content.size, 1_000_000.0, ret="FULL", require_tls=require_tls)
     found: list[tuple[Envelope, bytes]] = []
-    notifier = Notifier("mail.example.com", lambda: 8, lambda: 1_000_000.0, "postmaster@example.com")
+    notifier = Notifier("mail.example.com", lambda: 8, lambda: 1_000_000.0)
     disposition = Disposition(gone, reasons.NULL_MX.reply(domain="example.net"), "", reasons.NULL_MX.code)
-    notifier.compose("failed", envelope, content, [disposition], lambda *each: found.append(each), to=notifier.postmaster)
-    [(copy, octets)] = found
-    assert (copy.sender, copy.recipients, copy.level, copy.user) == ("", (Recipient("postmaster@example.com"),), 2, "")
+    notifier.compose("failed", envelope, content, [disposition], lambda *each: found.append(each), to=to)
+    [(told, octets)] = found
+    assert (told.sender, told.recipients, told.level, told.user) == ("", (Recipient(to or "a@example.com"),), 2, "")
+    assert told.require_tls == require_tls
     assert b"Subject: x" in octets and b"body" not in octets
 
 

@@ -50,9 +50,9 @@ class HopCase(DeliveryCase):
         **fields: Any,
     ) -> list[str]:
         """Send `content` from ann to `to` by a next hop that plays the scripts. `own`: we take that port for ours; `away`: nobody listens
-        there before the first attempt has ended; `home` is where mail for a.example goes. `fields` are the envelope's."""
+        there before the first attempt has ended; `home` is where mail for a.example goes, "" for there. `fields` are the envelope's."""
         with Peer(*scripts, asleep=away) as self.peer:
-            routes = (Route(destination="a.example", via=home), Route(via=self.peer.via))
+            routes = (Route(destination="a.example", via=home or self.peer.via), Route(via=self.peer.via))
             ours = {("127.0.0.1", self.peer.port)} if own else None
             agent = self.make(*routes, tls=tls, trust=trust, own=ours)
             folder = self.folder()
