@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from smtpplus.mail.envelope import CHUNK, Content, Envelope
-from smtpplus.queue.spool import RUN, Spool
+from smtpplus.queue.content import RUN
+from smtpplus.queue.intake import AHEAD, LEAST, MOST
+from smtpplus.queue.spool import Spool
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
 from tests.queue.fixtures import envelope
@@ -88,3 +91,22 @@ class ContentTests(TestCase):
         await self.database.write(lambda connection: connection.exec_driver_sql("DROP TABLE chunks"))
         self.assertEqual(await self.read(content, 0), [None])
         self.assertEqual(len(self.flushLoggedErrors()), 1)
+
+    async def test_few_uploads_run_ahead_and_many_together_stay_small(self) -> None:
+        """C2: while nothing is committed, one long message has MOST chunks waiting before its client waits; beside so many others that
+        the sum would be too much, LEAST; those that have ended do not count."""
+
+        def ahead(number: int) -> int:
+            intake = self.spool.begin(number)
+            self.addCleanup(intake.abort)
+            return next(count for count in range(1, MOST + 2) if intake.write(OCTETS[:CHUNK]) is not None)
+
+        released = threading.Event()
+        self.addCleanup(released.set)
+        self.database.write(lambda connection: released.wait(30.0))
+        self.assertEqual(ahead(1), MOST)
+        others = [self.spool.begin(number) for number in range(10, 10 + AHEAD // LEAST)]
+        self.assertEqual(ahead(2), LEAST)
+        for each in others:
+            each.abort()
+        self.assertEqual(ahead(3), MOST)

@@ -213,7 +213,7 @@ class SchedulerTests(QueueCase):
             waiting = intake.write(content[start : start + 65536])
             if waiting is not None:
                 yield waiting
-        self.assertEqual(self.rows("SELECT state FROM messages"), [(0,)])
+        yield self.until(lambda: self.rows("SELECT state FROM messages") == [(0,)])
         accepted = Envelope(9, "a@example.com", (Recipient("b@example.net"),), "app", 3, len(content), self.wall)
         yield intake.commit(accepted)
         yield self.begun(1)
@@ -230,10 +230,13 @@ class SchedulerTests(QueueCase):
     def test_an_aborted_intake_leaves_nothing(self) -> Any:
         """C2: a client that goes away in the middle of a long message leaves no row behind."""
         intake = self.queue.spool.begin(9)
+        count = "SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM chunks)"
         intake.write(b"x" * 65536)
-        yield intake.write(b"y" * 65536)
+        intake.write(b"y" * 65536)
+        yield self.until(lambda: self.rows(count) == [(1, 1)])
         intake.abort()
-        yield self.until(lambda: self.rows("SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM chunks)") == [(0, 0)])
+        yield self.database.write(lambda connection: None)
+        self.assertEqual(self.rows(count), [(0, 0)])
 
     @inlineCallbacks
     def test_what_was_being_received_is_purged(self) -> Any:
