@@ -3,7 +3,7 @@
 An observer gathers for a quarter of a second and hands the rows to the writer as prepared statements, so that they ride in the
 group commits of the mail itself. A message whose whole life falls into one batch is one row; what happens later is one more row for
 each batch in which something happens. An attempt shorter than a second is told by its outcome alone. Rows older than `kept` are
-deleted in small steps, except those of messages that still wait.
+deleted in small steps, except those of messages that still wait; what they add up to is kept (observation.sums).
 
 Invariant: history follows mail and never holds it up. A batch that cannot be written is tried once more and then dropped, which the
 log says; the last quarter of a second is lost with the process. A storm of refusals is bounded, and its counts are exact: beyond
@@ -13,12 +13,12 @@ reference is kept if it concerns a user, and shares a row from the first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, delete, exists, select
+from sqlalchemy import Column, ColumnElement, Connection, delete, exists, func, select
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 from smtpplus.events import Accepted, AuthenticationFailed, Bounced, Delivered, Event, Failed, Refused, RefusedMore, Started, WouldRefuse
 from smtpplus.events import Deferred as Delayed
 from smtpplus.mail.envelope import parse_queue_id
-from smtpplus.observation import marks, story
+from smtpplus.observation import marks, story, sums
 from smtpplus.observation.folded import Folded
 from smtpplus.storage.database import Database
 from smtpplus.storage.schema import (
@@ -273,18 +273,26 @@ class History:
 def prune(connection: Connection, before: float) -> bool:
     """Delete up to a page of what is older than `before`, seconds since the epoch, and does not wait. Whether there may be more."""
     limit = int(before * 1000) << 20
-    full = False
-    for table, key in ((history, history.c.id), (history_steps, history_steps.c.message_id)):
-        waits = exists().where(recipients.c.message_id == key)
-        old = connection.scalars(select(key).where(key < limit, ~waits).order_by(key).limit(PAGE)).all()
-        if old:
-            connection.execute(delete(table).where(key.in_(set(old))))
-        full |= len(old) == PAGE
+    steps = history_steps.c.message_id
+    old = _old(connection, history.c.id, limit, ~exists().where(recipients.c.message_id == history.c.id))
+    sums.keep_messages(connection, old)
+    connection.execute(delete(history).where(history.c.id.in_(old)))
+    connection.execute(delete(history_steps).where(steps.in_(old)))
+    oldest = connection.scalar(select(func.min(history.c.id)))
+    before_all = limit if oldest is None else min(limit, oldest)  # of messages that were accepted without a history
+    orphans = _old(connection, steps, before_all, ~exists().where(recipients.c.message_id == steps))
+    connection.execute(delete(history_steps).where(steps.in_(set(orphans))))
+    refused = _old(connection, refusals.c.id, limit)
+    sums.keep_refusals(connection, refused)
+    connection.execute(delete(refusals).where(refusals.c.id.in_(refused)))
     connection.execute(delete(message_ids).where(message_ids.c.last < limit))
-    old = connection.scalars(select(refusals.c.id).where(refusals.c.id < limit).order_by(refusals.c.id).limit(PAGE)).all()
-    if old:
-        connection.execute(delete(refusals).where(refusals.c.id.in_(old)))
-    return full or len(old) == PAGE
+    sums.forget(connection, before)
+    return PAGE in (len(old), len(orphans), len(refused))
+
+
+def _old(connection: Connection, key: Column[int], limit: int, *conditions: ColumnElement[bool]) -> Sequence[int]:
+    """A page of keys below `limit`, the oldest first."""
+    return connection.scalars(select(key).where(key < limit, *conditions).order_by(key).limit(PAGE)).all()
 
 
 def _facts(event: Any, sender: str, recipient: str, reply: str) -> tuple[Any, ...]:

@@ -34,7 +34,11 @@ _DIMENSIONS = ("list", "user", "sender", "subject", "subject-pattern", "campaign
 def stats(
     operation: Operation, /, *, by: By, since: str, until: str, top: int, form: str | None, svg: str | None, **only: str | None
 ) -> None:
-    """Sum up what was accepted and what became of it, as far back as the history goes. The rows add up to the total."""
+    """Sum up what was accepted and what became of it. The rows add up to the total.
+
+    It goes back as far as the history does ([queue] history); by list, user, day and level two years: of days whose history is gone, whole
+    days are counted.
+    """
     from smtpplus.observation import statistics
     from smtpplus.operation.checks import moment
 
@@ -63,12 +67,16 @@ def stats(
 def _count(connection: Connection, by: By, begin: float, end: float, only: dict[str, str | None]) -> dict[str, Sums]:
     from sqlalchemy import select
 
-    from smtpplus.observation import tally
+    from smtpplus.observation import statistics, sums, tally
     from smtpplus.storage.schema import users
 
     lists = {row.name: row.list for row in connection.execute(select(users.c.name, users.c.list))}
     user, list_ = (str(only[name]).lower() if only[name] is not None else None for name in ("user", "list_"))
-    return tally.count(connection, by, tally.Span(begin, end, list_, user), lists)
+    span = tally.Span(begin, end, list_, user)
+    found = tally.count(connection, by, span, lists)
+    for key, past in sums.count(connection, by, span).items():
+        found[key] = statistics.total([past, found.get(key, statistics.Sums())])
+    return found
 
 
 def _values(sums: Sums) -> dict[str, int]:

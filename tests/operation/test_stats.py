@@ -12,16 +12,18 @@ from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import insert
+from sqlalchemy import func, insert, select
 
 from smtpplus import events
 from smtpplus.mail.envelope import queue_id
 from smtpplus.observation import story
+from smtpplus.observation.history import prune
 from smtpplus.observation.statistics import DIMENSIONS, pattern
+from smtpplus.observation.sums import KEPT, OUTLIVING, forget
 from smtpplus.operation.cli import main
 from smtpplus.operation.plot import bar
 from smtpplus.storage.engine import create_engine, migrate
-from smtpplus.storage.schema import history, history_steps, refusals
+from smtpplus.storage.schema import history, history_steps, refusals, sums
 
 NOW = time.time()
 MESSAGES = 700  # more than one batch of the reader
@@ -99,6 +101,28 @@ def test_every_dimension_adds_up(config: Path, by: str) -> None:
     }
     assert told["total"]["messages"] == (2 * MESSAGES if by == "destination" else MESSAGES)
     assert told["total"]["refused"] == (42 if by in ("list", "user", "sender", "day") else 0)
+
+
+@pytest.mark.parametrize("by", sorted(OUTLIVING))
+def test_sums_outlive_the_history(config: Path, by: str) -> None:
+    """C12: by list, user, day and level the sums stay exact while the history is deleted; by others they say what is left of it."""
+    before = run(config, "--by", by, "--json", "--since", "60d")
+    lists = run(config, "--by", "list", "--list", "l1", "--json", "--since", "60d")
+    engine = create_engine(f"sqlite:///{config.parent}/state/smtpplus.sqlite")
+    for hours in (40, 20, -1):
+        with engine.begin() as connection:
+            while prune(connection, NOW - 3600 * hours):
+                pass
+        told = json.loads(run(config, "--by", by, "--json", "--since", "60d"))
+        assert told["rows"] == json.loads(before)["rows"]
+    assert json.loads(run(config, "--by", "list", "--list", "l1", "--json", "--since", "60d"))["rows"] == json.loads(lists)["rows"]
+    assert json.loads(run(config, "--by", "sender", "--json", "--since", "60d"))["total"]["messages"] == 0
+    recent = json.loads(run(config, "--by", by, "--json", "--since", "0s"))["total"]["messages"]
+    assert recent == 0
+    with engine.begin() as connection:
+        forget(connection, NOW + KEPT + 86_400)
+        assert connection.execute(select(func.count()).select_from(sums)).scalar() == 0
+    engine.dispose()
 
 
 def test_texts_that_look_like_outcomes_count_for_none(config: Path) -> None:
