@@ -101,10 +101,12 @@ class Resolver:
         self._asking: dict[tuple[str, int], list[Deferred[_Found | Fault]]] = {}
 
     def stop(self) -> None:
-        """Watch the system's settings no longer."""
+        """Watch the system's settings no longer, and leave the servers that were asked over TCP, as an answer was too long for UDP."""
         call = getattr(self._names, "_parseCall", None)  # Twisted's Resolver has no way to stop
         if call is not None and call.active():
             call.cancel()
+        for connection in self._names.connections:
+            connection.transport.loseConnection()
 
     def mail_hosts(self, domain: str) -> Deferred[Targets | Fault]:
         """Where mail for `domain` (normalized, or an address literal) goes."""

@@ -1,14 +1,15 @@
-"""A real DNS server on loopback: twisted.names' authority for the zone `example`, over UDP."""
+"""A real DNS server on loopback: twisted.names' authority for the zone `example`, over UDP and TCP."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.names import dns
 from twisted.names.authority import FileAuthority
 from twisted.names.server import DNSServerFactory
 
+MANY = 30  # records that fit into an answer over UDP
 SOA = dns.Record_SOA(b"ns.example", b"hostmaster.example", 1, 3600, 600, 86400, 60)
 
 
@@ -54,21 +55,34 @@ class Zone(FileAuthority):
             each.callback(None)
 
 
+class Factory(DNSServerFactory):
+    """Cuts answers over UDP to none if they are long (RFC 1035 §4.2.1)."""
+
+    noisy = False
+
+    def sendReply(self, protocol: Any, message: Any, address: Any) -> None:
+        if address is not None and len(message.answers) > MANY:
+            message.answers, message.trunc = [], True
+        super().sendReply(protocol, message, address)
+
+
 class NameServer:
     """Serves a zone on 127.0.0.1:`port`."""
 
     def __init__(self, reactor: Any, records: dict[str, list[Any]], broken: tuple[str, ...] = ()) -> None:
         self.zone = Zone(records, broken)
-        protocol = dns.DNSDatagramProtocol(DNSServerFactory(authorities=[self.zone]), reactor=reactor)
-        self._listening = reactor.listenUDP(0, protocol, interface="127.0.0.1")
-        self.port = int(self._listening.getHost().port)
+        factory = Factory(authorities=[self.zone])
+        protocol = dns.DNSDatagramProtocol(factory, reactor=reactor)
+        tcp = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.port = int(tcp.getHost().port)
+        self._listening = [tcp, reactor.listenUDP(self.port, protocol, interface="127.0.0.1")]
 
     @property
     def address(self) -> tuple[str, int]:
         return ("127.0.0.1", self.port)
 
     def stop(self) -> Any:
-        return self._listening.stopListening()
+        return gatherResults([each.stopListening() for each in self._listening])
 
 
 def mx(preference: int, host: str, ttl: int = 300) -> Any:

@@ -10,10 +10,12 @@ from smtpplus.delivery.dial import Dialer, Manner
 from smtpplus.delivery.pool import Pool
 from smtpplus.delivery.resolver import Resolver
 from smtpplus.delivery.routing import Hop, Way
+from smtpplus.delivery.terms import Awaited
 from smtpplus.delivery.tls import Contexts
+from smtpplus.delivery.transaction import BLOCK_PATIENCE
 from smtpplus.delivery.transfer import Done, Transfer
 from smtpplus.mail.disposition import Disposition, Request
-from tests.delivery.peer import Line, Peer
+from tests.delivery.peer import EHLO, Line, Peer
 from tests.delivery.rig import DeliveryCase, Pieces, Underway, cut, reactor, request, said
 
 LATE = [("bob@b.example", 451, "connection_timed_out")]
@@ -35,11 +37,11 @@ class Ahead:
 class Agent:
     """A pool for one peer on a clock of its own."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: str) -> None:
         self.clock = Ahead()
         reactor_like: Any = self.clock
         resolver = Resolver(reactor=reactor_like, servers=[("127.0.0.1", 9)], random=random.Random(1))
-        manner = Manner("relay.example", "none", set(), 100, 100)
+        manner = Manner("relay.example", tls, set(), 100, 100)
         self.dialer = Dialer(reactor=self.clock, resolver=resolver, contexts=Contexts(), manner=manner)
         self.emptied = 0
         self.pool = Pool(Hop("hop", Way.SMTP, "127.0.0.1", port), self.dialer, self._empty)
@@ -59,8 +61,8 @@ class Agent:
 
 
 class DeadlineTests(DeliveryCase):
-    def agent(self, peer: Peer) -> Agent:
-        agent = Agent(peer.port)
+    def agent(self, peer: Peer, tls: str = "none") -> Agent:
+        agent = Agent(peer.port, tls)
         self.addCleanup(agent.dialer.stop, 1.0)
         return agent
 
@@ -75,7 +77,7 @@ class DeadlineTests(DeliveryCase):
         return said(dispositions)
 
     async def test_each_wait_has_its_limit(self) -> None:
-        """The greeting, EHLO and MAIL may take 5 minutes, the final dot 10 minutes, and no less (RFC 5321 §4.5.3.2)."""
+        """Over sockets: greeting, EHLO, MAIL and RCPT may take 5 minutes, DATA 2, the final dot 10, and no less (RFC 5321 §4.5.3.2)."""
 
         def no_greeting(line: Line) -> None:
             line.gone()
@@ -89,6 +91,19 @@ class DeadlineTests(DeliveryCase):
             line.greet()
             line.gone()
 
+        def no_rcpt(line: Line) -> None:
+            line.greet(EHLO.replace("250-PIPELINING\r\n", ""))
+            line.command("MAIL")
+            line.send("250 ok\r\n")
+            line.gone()
+
+        def no_data(line: Line) -> None:
+            line.greet(EHLO.replace("250-PIPELINING\r\n", ""))
+            for verb in ("MAIL", "RCPT"):
+                line.command(verb)
+                line.send("250 ok\r\n")
+            line.gone()
+
         def no_final(line: Line) -> None:
             line.greet()
             line.envelope()
@@ -98,6 +113,8 @@ class DeadlineTests(DeliveryCase):
             (no_greeting, b"", 300.0),
             (no_ehlo, b"example\r\n", 300.0),
             (no_mail, b"DATA\r\n", 300.0),
+            (no_rcpt, b"RCPT TO:<bob@b.example>\r\n", 300.0),
+            (no_data, b"\r\nDATA\r\n", 120.0),
             (no_final, b"\r\n.\r\n", 600.0),
         ):
             with Peer(script) as peer:
@@ -111,6 +128,45 @@ class DeadlineTests(DeliveryCase):
                 assert await self.found(underway) == LATE
                 await self.until(lambda agent=agent: not agent.dialer.live)
                 assert agent.emptied == 1
+
+    def test_the_limits_of_the_rfc(self) -> None:
+        """RFC 5321 §4.5.3.2.1 to .6, minute by minute, and what else a session waits for."""
+        assert {each.name: each.patience / 60 for each in Awaited} == {
+            "GREETING": 5,
+            "EHLO": 5,
+            "HELO": 5,
+            "STARTTLS": 2,
+            "AUTH": 3,
+            "RSET": 1,
+            "MAIL": 5,
+            "RCPT": 5,
+            "DATA": 2,
+            "CHUNK": 10,
+            "FINAL": 10,
+            "QUIT": 10 / 60,
+            "NOTHING": 0.5,
+        }
+        assert BLOCK_PATIENCE / 60 == 3
+
+    async def test_a_handshake_has_its_limit(self) -> None:
+        """A peer that keeps silent behind STARTTLS is cut off after two minutes; where TLS is required the message waits."""
+
+        def script(line: Line) -> None:
+            line.greet(EHLO.replace("250-PIPELINING", "250-STARTTLS\r\n250-PIPELINING"))
+            line.command("STARTTLS")
+            line.send("220 go\r\n")
+            line.gone()
+
+        with Peer(script) as peer:
+            agent = self.agent(peer, tls="required")
+            underway = Underway(agent, request("hop"))
+            await self.until(lambda: peer.lines and b"\x16\x03" in peer.lines[0].received)
+            agent.later(119.0)
+            await self.turn(0.05)
+            assert underway.calls == 0
+            agent.later(1.1)
+            assert await self.found(underway) == [("bob@b.example", 454, "tls_failed")]
+            await self.until(lambda: not agent.dialer.live)
 
     async def test_octets_that_complete_no_reply_buy_no_time(self) -> None:
         """A peer that drips octets is cut off as one that says nothing."""

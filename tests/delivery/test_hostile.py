@@ -106,6 +106,18 @@ class HostileTests(DeliveryCase):
 
         assert await self.found(closes, stays, times=2) == [("bob@b.example", 250, "delivered")] * 2
 
+    async def test_talks_on_behind_its_goodbye(self) -> None:
+        """Octets behind 221, however many, change no verdict, and neither keep the connection nor fail aloud."""
+
+        def script(line: Line) -> None:
+            line.greet()
+            line.message()
+            line.until(b"QUIT\r\n")
+            line.send("221 2.0.0 bye\r\n250 one more\r\n421 and more\r\n" + "no reply at all\r\n" * 100_000)
+
+        assert await self.found(script) == [("bob@b.example", 250, "delivered")]
+        assert self.peer.lines[0].received.endswith(b"QUIT\r\n")
+
     async def test_421_while_idle_or_at_mail(self) -> None:
         """A used session that answers nothing but 421 is replaced by a fresh one, for the same attempt."""
 

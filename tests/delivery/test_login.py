@@ -8,10 +8,14 @@ import hmac
 from collections.abc import Callable
 
 import pytest
+from scramp import ScramException, ScramMechanism
 
+from smtpplus.config import Route
 from smtpplus.delivery.dialogue import Dialogue
 from smtpplus.delivery.login import Login, LoginFault, Scram
 from smtpplus.delivery.terms import Credentials, Step, Terms
+from tests.delivery.peer import Line, Peer
+from tests.delivery.rig import DeliveryCase, request, said
 from tests.delivery.test_dialogue import HELLO, play
 
 ANN = Credentials("user", "pencil")
@@ -146,3 +150,42 @@ def test_login_follows_where_plain_is_not_understood(how: str) -> None:
     start = f"C: {PLAIN}\nS: 504 5.5.4 what?\nC: AUTH LOGIN\nS: 334 VXNlcg==\nC: {encoded('user')}\nS: 334 UA==\nC: {encoded('pencil')}\n"
     assert opened("PLAIN LOGIN", start + "S: 235 in", how) == (Step.READY, "")
     assert opened("PLAIN LOGIN", start + "S: 334 again?", how) == (Step.BROKEN, "it asks again")
+
+
+class SmarthostTests(DeliveryCase):
+    async def test_an_independent_server_believes_us(self) -> None:
+        """SCRAM-SHA-256 over a socket with the scramp library at the other end: the right password delivers, a wrong one defers, and
+        neither is sent."""
+        folder = self.folder()
+        folder.mkdir()
+        path = folder / "password"
+        mechanism = ScramMechanism("SCRAM-SHA-256")
+        known = mechanism.make_auth_info("pencil \u00e9", iteration_count=4096)
+
+        def script(line: Line) -> None:
+            line.greet("250-smart.example\r\n250-PIPELINING\r\n250 AUTH SCRAM-SHA-256\r\n")
+            server = mechanism.make_server(lambda name: {"user": known}[name])
+            server.set_client_first(base64.b64decode(line.command("AUTH SCRAM-SHA-256 ").split()[2]).decode())
+            line.send(f"334 {encoded(server.get_server_first())}\r\n")
+            final = base64.b64decode(line.until(b"\r\n")).decode()
+            try:
+                server.set_client_final(final)
+            except ScramException:
+                line.send("535 5.7.8 no\r\n")
+            else:
+                line.send(f"334 {encoded(server.get_server_final())}\r\n")
+                assert line.until(b"\r\n") == b"\r\n"
+                line.send("235 2.7.0 welcome\r\n")
+                line.message()
+            line.gone()
+
+        found = []
+        with Peer(script) as peer:
+            route = Route(via=peer.via, username="user", password_file=str(path))
+            for password in ("pencil \u00e9", "pencil e"):
+                path.write_text(password)
+                delivery = self.make(route)
+                found += said(await self.send(delivery, request(delivery.router.destination("b.example"))))
+                await delivery.stop()
+        assert [each[1:] for each in found] == [(250, "delivered"), (454, "peer_login_failed")]
+        assert not any(b"pencil" in line.received for line in peer.lines)

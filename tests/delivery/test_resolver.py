@@ -36,6 +36,7 @@ RECORDS: dict[str, list[Any]] = {
     "half-broken.example": [mx(10, "gone.example"), mx(20, "broken.example")],
     "brief.example": [a("192.0.2.4", ttl=0)],
     "many.example": [a(f"192.0.2.{number}") for number in range(28)],
+    "long.example": [mx(number, "first.example") for number in range(40, 0, -1)],
     "many-hosts.example": [mx(number, "first.example") for number in range(24, 0, -1)],
 }
 
@@ -78,6 +79,26 @@ class ResolverTests(TestCase):
         await self.hosts("many-hosts.example")
         _, kept = self.resolver._memory["many-hosts.example", dns.MX]
         assert [preference for preference, _ in kept.values] == list(range(1, resolver.RECORDS + 1))
+
+    async def test_a_long_answer_comes_over_tcp(self) -> None:
+        """RFC 1035 §4.2.2: an answer cut short over UDP is asked for over TCP; `stop` leaves no connection behind."""
+        found = await self.hosts("long.example")
+        assert isinstance(found, list)
+        assert [preference for preference, _, _ in found] == [number for number in range(1, resolver.HOSTS + 1) for _ in range(2)]
+        assert self.server.zone.questions.count(("long.example", dns.MX)) == 2
+        self.resolver.stop()
+        while self.resolver._names.connections:
+            await deferLater(reactor, 0.01, lambda: None)
+
+    async def test_what_is_remembered_is_bounded(self) -> None:
+        """However many domains mail goes to: of more answers than REMEMBERED the oldest is forgotten, and asked for again."""
+        self.patch(resolver, "REMEMBERED", 3)
+        for domain in ("best", "implicit", "second", "first"):
+            await self.resolver.addresses(f"{domain}.example")
+            assert len(self.resolver._memory) <= 3
+        asked = self.server.zone.questions.count(("best.example", dns.A))
+        await self.resolver.addresses("best.example")
+        assert (asked, self.server.zone.questions.count(("best.example", dns.A))) == (1, 2)
 
     async def test_without_mx_the_domain_is_the_host(self) -> None:
         """A domain with addresses and no MX takes mail itself (RFC 5321 §5.1)."""
