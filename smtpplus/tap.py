@@ -211,6 +211,7 @@ class House:
     def _changed(self, configuration: Configuration) -> None:
         """The configuration file was changed: what users inherit from it is in force now."""
         self._directory.server = server_settings(configuration)
+        self.queue.watch.again()
         self._log.info("the configuration was changed: what users inherit is in force now, everything else from the next start on")
 
     def _room(self) -> str:

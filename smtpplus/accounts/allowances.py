@@ -1,34 +1,57 @@
-"""How much mail users may send, for the queue: rates and quotas of all users and lists that set their own (C7).
+"""How much mail users and lists may send, for the queue: what is in force of all that set something, and of the others (C7).
 
-Only rows that name one are read, so that an installation of many users without limits pays for none.
+Only rows that name a limit are read, so that an installation of many users without limits pays for none. A rate is an amount, seconds and
+a unit (config.values.Rate); of several that a user has, all hold.
 """
 
 from __future__ import annotations
 
+import functools
+
+import msgspec
 from sqlalchemy import Column, ColumnElement, Connection, or_, select
 
 from smtpplus.accounts.lists import load_settings
 from smtpplus.accounts.settings import UNSET, Settings, decode, effective
+from smtpplus.config.values import Rate, rates
 from smtpplus.storage.schema import lists, users
 
-Allowance = tuple[int, int]  # recipients a minute and a day; 0: any number
+Allowance = tuple[Rate, ...]
+MINUTE, DAY = 60.0, 86_400.0  # seconds
 
 
-def load_allowances(connection: Connection, server: Settings) -> tuple[dict[str, Allowance], dict[str, Allowance]]:
-    """What is in force for each user that sets something, and for the other users of each list that does; `server` sets every value."""
+class Allowances(msgspec.Struct, frozen=True):
+    """What is in force: for each user by name, for each user of a list, for all users of a list together, and for all others."""
 
-    def allowance(list_: Settings, user: Settings) -> Allowance:
-        found = effective(server, list_, user)
-        return found.rate, found.quota
+    users: dict[str, Allowance]
+    lists: dict[str, Allowance]
+    sums: dict[str, Allowance]
+    everybody: Allowance  # each user that is not named, of a list that is not
+    every_list: Allowance  # each list that is not named, together
 
+
+def load_allowances(connection: Connection, server: Settings) -> Allowances:
+    """What is in force for each user and each list that sets something, and by `server`, which sets every value, for the others."""
     named = [row.name for row in connection.execute(select(lists.c.name).where(_sets(lists.c.settings)))]
     rows = connection.execute(select(users.c.name, users.c.list, users.c.settings).where(_sets(users.c.settings))).all()
     settings = load_settings(connection, {*named, *(row.list for row in rows)})
-    return (
-        {row.name: allowance(settings[row.list], decode(row.settings)) for row in rows},
-        {name: allowance(settings[name], UNSET) for name in named},
+    return Allowances(
+        {row.name: _own(server, settings[row.list], decode(row.settings)) for row in rows},
+        {name: _own(server, settings[name], UNSET) for name in named},
+        {name: _read(effective(server, settings[name], UNSET).per_list) for name in named},
+        _own(server, UNSET, UNSET),
+        _read(effective(server, UNSET, UNSET).per_list),
     )
 
 
+def _own(server: Settings, list_: Settings, user: Settings) -> Allowance:
+    found = effective(server, list_, user)
+    plain: Allowance = ((found.rate, MINUTE, "recipients"), (found.quota, DAY, "recipients"))
+    return tuple(rate for rate in (*plain, *_read(found.per_user)) if rate[0])
+
+
+_read = functools.lru_cache(maxsize=1024)(rates)
+
+
 def _sets(column: Column[str]) -> ColumnElement[bool]:
-    return or_(column.like('%"rate":%'), column.like('%"quota":%'))
+    return or_(*(column.like(f'%"{name}":%') for name in ("rate", "quota", "per_user", "per_list")))

@@ -18,7 +18,7 @@ import msgspec
 from smtpplus.accounts import fields, forms, passwords
 from smtpplus.accounts.fields import AccountError, FieldError
 from smtpplus.accounts.lists import UserList
-from smtpplus.accounts.settings import NAMES, UNSET, Settings
+from smtpplus.accounts.settings import NAMES, UNSET, USER_NAMES, Settings
 from smtpplus.accounts.user import Secret, Sender, User
 from smtpplus.mail.reply import printable
 
@@ -113,7 +113,7 @@ class Gathering:
                 senders=tuple(_verified(entry, details.get(str(entry))) for entry in [*domains, *addresses]),
                 created_at=self.field(raw, "created_at", _time, where, 0.0),
                 scram=Secret(scram) if scram else None,
-                settings=self.settings(raw.get("settings"), where),
+                settings=self.settings(raw.get("settings"), where, USER_NAMES),
             )
         )
 
@@ -129,10 +129,10 @@ class Gathering:
             self.faults.append((where("name"), f"the list {name} stands in the file twice, first on line {self.list_lines[name]}"))
         self.list_lines.setdefault(name, where("name"))
         note = self.field(raw, "note", _text(fields.note), where, "")
-        self.lists.append(UserList(name, note, self.settings(raw.get("settings"), where)))
+        self.lists.append(UserList(name, note, self.settings(raw.get("settings"), where, NAMES)))
 
-    def settings(self, raw: Any, where: Where) -> Settings:
-        """Settings, given as a mapping of their texts or plain values."""
+    def settings(self, raw: Any, where: Where, names: Sequence[str]) -> Settings:
+        """Settings, of these names, given as a mapping of their texts or plain values."""
         if raw is None:
             return UNSET
         if not isinstance(raw, Mapping):
@@ -140,10 +140,10 @@ class Gathering:
             return UNSET
         values: dict[str, Any] = {}
         for name in raw:
-            if name in NAMES:
+            if name in names:
                 values[name] = self.field(raw, name, functools.partial(_setting, name), lambda name: where(f"settings.{name}"), None)
             else:
-                self.faults.append((where(f"settings.{name}"), f'there is no setting "{name}"; there are {", ".join(NAMES)}'))
+                self.faults.append((where(f"settings.{name}"), f'there is no setting "{name}"; there are {", ".join(names)}'))
         return forms.changed(UNSET, values)
 
     def _entries(self, raw: Mapping[str, Any], named: list[Sender], details: dict[str, Entry], *, any_: bool, where: Where) -> None:

@@ -13,12 +13,12 @@ from typing import Any, Callable, Literal, Mapping, Sequence
 from smtpplus.accounts.exchange import USER_FIELDS, FileFaults, Gathering, Import, record, settings_record
 from smtpplus.accounts.fields import FieldError
 from smtpplus.accounts.lists import UserList
-from smtpplus.accounts.settings import NAMES
+from smtpplus.accounts.settings import USER_NAMES
 from smtpplus.accounts.user import User
 from smtpplus.config.places import Places
 
 Format = Literal["toml", "csv"]
-_COLUMNS = (*(name for name in USER_FIELDS if name not in ("settings", "entries")), *NAMES, "entries")
+_COLUMNS = (*(name for name in USER_FIELDS if name not in ("settings", "entries")), *USER_NAMES, "entries")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _DIGITS = re.compile(r"[0-9_]+|\Z")
 _CELL_LIMIT = 10_000_000  # characters; the csv module's own is too small for a user with very many senders
@@ -160,8 +160,8 @@ def _columns(row: Sequence[str], gathered: Gathering) -> list[str]:
 
 def _row(cells: Mapping[str, str], line: int, gathered: Gathering) -> None:
     """Add the user of one row; an empty cell says nothing."""
-    settings = {name: cells[name] for name in NAMES if cells.get(name, "").strip()}
-    gathered.add_user({**{name: cell for name, cell in cells.items() if name not in NAMES}, "settings": settings}, lambda _: line)
+    settings = {name: cells[name] for name in USER_NAMES if cells.get(name, "").strip()}
+    gathered.add_user({**{name: cell for name, cell in cells.items() if name not in USER_NAMES}, "settings": settings}, lambda _: line)
 
 
 def _write_csv(users: Sequence[User]) -> str:

@@ -14,7 +14,7 @@ import msgspec
 from smtpplus.accounts import fields
 from smtpplus.accounts.fields import FieldError
 from smtpplus.accounts.settings import NAMES, Settings
-from smtpplus.config.values import size
+from smtpplus.config.values import rate_text, rates, size
 from smtpplus.mail.reply import printable
 
 INHERIT = "inherit"  # what people write to unset
@@ -46,6 +46,8 @@ def write(name: str, value: Any) -> str:
         return f"{value} B"
     if name == "alerts":
         return ";".join(value) or NOBODY
+    if name in ("per_user", "per_list"):
+        return value or "0"
     return show(name, value) if isinstance(value, (bool, str)) else str(value)
 
 
@@ -91,6 +93,18 @@ def _size(text: str) -> int:
         raise FieldError(str(error)) from None
 
 
+def _rates(text: str) -> str:
+    if text == "0":
+        return ""
+    try:
+        found = rate_text(text)
+    except ValueError as error:
+        raise FieldError(str(error)) from None
+    if not found:
+        raise FieldError('no rate is named; write some such as "500/h; 1 GiB/d", 0 for no limit, or "inherit"')
+    return found
+
+
 def _alerts(text: str) -> tuple[str, ...]:
     if text.lower() == NOBODY:
         return ()
@@ -107,6 +121,12 @@ def _show_size(octets: int) -> str:
     return f"{octets} octets"
 
 
+def _show_rates(text: str) -> str:
+    periods = {60.0: "a minute", 3600.0: "an hour", 86_400.0: "a day"}
+    shown = (f"{_show_size(amount) if unit == 'octets' else f'{amount} recipients'} {periods[span]}" for amount, span, unit in rates(text))
+    return "; ".join(shown) or "no limit"
+
+
 def _show_count(unit: str) -> Callable[[int], str]:
     return lambda count: f"{count} {unit}" if count else "no limit"
 
@@ -119,6 +139,8 @@ _FORMS: dict[str, tuple[Callable[[str], Any], Callable[[Any], str]]] = {
     "budget": (_count, _show_count("messages an hour at levels 1 and 2")),
     "rate": (_count, _show_count("recipients a minute")),
     "quota": (_count, _show_count("recipients a day")),
+    "per_user": (_rates, _show_rates),
+    "per_list": (_rates, _show_rates),
     "message_size": (_size, _show_size),
     "alerts": (_alerts, lambda value: "; ".join(value) or NOBODY),
 }

@@ -35,6 +35,8 @@ class Settings(msgspec.Struct, frozen=True, omit_defaults=True):
     budget: Count | None = None  # messages an hour at levels 1 and 2 (D2)
     rate: Count | None = None  # recipients a minute (C7)
     quota: Count | None = None  # recipients a day (C7)
+    per_user: str | None = None  # what one user may send besides, as config.values.rates reads it; "": no more limits (C7)
+    per_list: str | None = None  # what all users of the list may send together, in the same way; of no use to a single user
     message_size: Octets | None = None
     alerts: tuple[str, ...] | None = None  # addresses that get alerts (B6)
 
@@ -52,12 +54,15 @@ class Effective(msgspec.Struct, frozen=True):
     budget: int
     rate: int
     quota: int
+    per_user: str
+    per_list: str
     message_size: int
     alerts: tuple[str, ...]
     origins: dict[str, Origin]
 
 
 NAMES = Settings.__struct_fields__
+USER_NAMES = tuple(name for name in NAMES if name != "per_list")  # what may be set for a single user
 
 
 def server_settings(configuration: Configuration) -> Settings:
@@ -70,6 +75,8 @@ def server_settings(configuration: Configuration) -> Settings:
         budget=configuration.priority.budget,
         rate=configuration.limits.rate,
         quota=configuration.limits.quota,
+        per_user=configuration.limits.per_user,
+        per_list=configuration.limits.per_list,
         message_size=configuration.limits.message_size,
         alerts=configuration.alerts.to,
     )

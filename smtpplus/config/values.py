@@ -20,7 +20,9 @@ Endpoint: TypeAlias = tuple[str, int]  # IP address, port
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _PERIODS = frozenset("mhd")
+_LETTERS = {_SECONDS[letter]: letter for letter in sorted(_PERIODS)}
 _OCTETS = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_WHOLE = (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024), ("B", 1))
 _DURATION = re.compile(r"\s*(\d{1,9}(?:\.\d{1,6})?)\s*(ms|[smhdw])\s*", re.ASCII)
 _SIZE = re.compile(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([KMG]?i?B)\s*", re.ASCII)
 _PORTS = re.compile(r"(\d{1,9})(?:\s*-\s*(\d{1,9}))?", re.ASCII)
@@ -65,6 +67,16 @@ def rates(text: str) -> tuple[Rate, ...]:
         else:
             found.append((size(amount), _SECONDS[period], "octets"))
     return tuple(found)
+
+
+def rate_text(text: str) -> str:
+    """What `rates` reads, as text that is equal for equal rates: "100/m; 10 MiB/h"."""
+    return "; ".join(f"{amount if unit == 'recipients' else _octets(amount)}/{_LETTERS[seconds]}" for amount, seconds, unit in rates(text))
+
+
+def _octets(amount: int) -> str:
+    """Octets as `size` reads them."""
+    return next(f"{amount // many} {unit}" for unit, many in _WHOLE if amount % many == 0)
 
 
 def time_span(text: str) -> float:

@@ -12,9 +12,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from smtpplus.operation.cli import quoted
+
 if TYPE_CHECKING:
     from smtpplus.queue.selection import Queued
     from smtpplus.queue.standing import Standing
+
+
+_MORE = {  # what changes a limit
+    "user": "smtpplus user edit --rate N --quota N --per-user RATES {}",
+    "list": "smtpplus list edit --per-list RATES {}",
+    "destination": "[delivery] rate in the configuration",
+}
 
 
 class Gate(msgspec.Struct, frozen=True):
@@ -73,10 +82,10 @@ def _ready(queued: Queued, stands: Standing | None, retry: str, date: Callable[[
             text = f"{each.destination} did not answer {each.failures} time(s) in a row and is left alone until {date(each.until)}"
             return Gate(queued.address, "backing-off", text, f"it is tried at {date(each.until)}", each.until, retry)
     for wait in stands.over_rate:
-        if wait.name == (queued.user if wait.kind == "user" else queued.destination) and not queued.attempts:
-            change = f"smtpplus user edit {wait.name} --rate N" if wait.kind == "user" else "[delivery] rate in the configuration"
-            text = f"the rate or quota of {wait.kind} {wait.name} is used up until {date(wait.until)}"
-            return Gate(queued.address, "rate", text, "it goes then by itself", wait.until, change)
+        if wait.name == {"user": queued.user, "list": queued.list, "destination": queued.destination}[wait.kind] and not queued.attempts:
+            limit = f"limit of {wait.limit}" if wait.limit else "rate or quota"
+            text = f"the {limit} of {wait.kind} {wait.name} is used up until {date(wait.until)}"
+            return Gate(queued.address, "rate", text, "it goes then by itself", wait.until, _MORE[wait.kind].format(quoted(wait.name)))
     look = "smtpplus status"
     if stands.preempting is not None and queued.level > stands.preempting:
         text = f"urgent mail goes first: nothing below level {stands.preempting} starts"

@@ -16,14 +16,27 @@ OPTIONS = {  # setting: metavar and help; each may also be "inherit"
     "budget": ("COUNT", "Messages an hour at priorities 1 and 2; 0: no limit."),
     "rate": ("COUNT", "Recipients a minute; 0: no limit."),
     "quota": ("COUNT", "Recipients a day; 0: no limit."),
+    "per_user": ("RATES", 'What one user may send besides, such as "500/h; 1 GiB/d": recipients or octets a minute, hour or day; 0: none.'),
+    "per_list": ("RATES", "What all users of the list may send together, in the same way."),
     "message_size": ("SIZE", 'Largest message, such as "10 MiB".'),
     "alerts": ("LIST", 'Addresses that get alerts, separated by ";".'),
 }
+LIST_ALONE = frozenset(("per_list",))  # of no use to a single user
 
 
 def setting_options(command: F) -> F:
     """Give a command an option for each setting; they arrive as texts, by name."""
-    for name, (metavar, text) in reversed(OPTIONS.items()):
+    return _give(command, [*OPTIONS])
+
+
+def user_setting_options(command: F) -> F:
+    """The same for what may be set for a single user."""
+    return _give(command, [name for name in OPTIONS if name not in LIST_ALONE])
+
+
+def _give(command: F, names: list[str]) -> F:
+    for name in reversed(names):
+        metavar, text = OPTIONS[name]
         command = click.option(f"--{name.replace('_', '-')}", name, metavar=f"{metavar}|inherit", help=text)(command)
     return command
 

@@ -20,6 +20,8 @@ LABELS = {
     "budget": "Urgent mail",
     "rate": "Rate",
     "quota": "Quota",
+    "per_user": "More limits",
+    "per_list": "The whole list",
     "message_size": "Largest message",
     "alerts": "Alerts to",
 }

@@ -14,7 +14,7 @@ import click
 
 from smtpplus.operation.cli import Operation, Refused, console, need_output, operator, print_json, quoted
 from smtpplus.operation.exchange import export_users, import_users
-from smtpplus.operation.setting_options import setting_options, settings_named
+from smtpplus.operation.setting_options import settings_named, user_setting_options
 from smtpplus.operation.user_view import as_json as user_json
 from smtpplus.operation.user_view import details, in_force, overview
 
@@ -38,7 +38,7 @@ _FIELDS = (
 
 
 def _fields(command: F) -> F:
-    command = setting_options(command)
+    command = user_setting_options(command)
     for option in reversed(_FIELDS):
         command = option(command)
     return command

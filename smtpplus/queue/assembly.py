@@ -2,38 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import msgspec
 from sqlalchemy import Connection
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from smtpplus.config import Configuration
+from smtpplus.config import Configuration, Limits, values
 from smtpplus.events import Events
 from smtpplus.mail.disposition import DeliveryAgent
 from smtpplus.queue.bounce import Notifier
 from smtpplus.queue.entry import EnvelopeIds
 from smtpplus.queue.outbox import Outbox
 from smtpplus.queue.preemption import Preemption
-from smtpplus.queue.rates import Limit, Rates, limited
+from smtpplus.queue.rates import DAY, MINUTE, Rates, Terms, Unit, limits
 from smtpplus.queue.ready import Ready
 from smtpplus.queue.scheduler import Scheduler
 from smtpplus.queue.settlement import Settlement
 from smtpplus.queue.spool import Spool
 from smtpplus.queue.standing import Report
-from smtpplus.queue.watch import Limits, Watch
+from smtpplus.queue.watch import Watch
 from smtpplus.storage.database import Database
 
 CACHE = 64 * 1024 * 1024  # octets of content just accepted that are kept in memory
+Allowance = tuple[tuple[int, float, Unit], ...]  # amounts, seconds and units
 
 
-Allowance = tuple[int, int]  # recipients a minute and a day; 0: any number
-Allowances = Callable[[Connection], tuple[dict[str, Allowance], dict[str, Allowance]]]
+class Allowances(Protocol):
+    """What users and lists may send; see rates.Terms."""
 
-
-def _no_allowances(_: Connection) -> tuple[dict[str, Allowance], dict[str, Allowance]]:
-    return {}, {}
+    @property
+    def everybody(self) -> Allowance: ...
+    @property
+    def users(self) -> Mapping[str, Allowance]: ...
+    @property
+    def lists(self) -> Mapping[str, Allowance]: ...
+    @property
+    def every_list(self) -> Allowance: ...
+    @property
+    def sums(self) -> Mapping[str, Allowance]: ...
 
 
 class Queue(msgspec.Struct, frozen=True):
@@ -65,16 +74,20 @@ def assemble(
     now: Callable[[], float],
     process: int,
     events: Events,
-    allowances: Allowances = _no_allowances,
+    allowances: Callable[[Connection], Allowances] | None = None,
 ) -> Queue:
-    """A queue over `database` that sends by `agent`. `destination` says for a domain what groups it; `process` goes into ids."""
+    """A queue over `database` that sends by `agent`. `destination` says for a domain what groups it; `process` goes into ids.
+
+    Without `allowances` the limits are those of the configuration.
+    """
     levels = frozenset(configuration.priority.preempting_levels)
     delivery, settings = configuration.delivery, configuration.queue
     new_id = EnvelopeIds(process, now)
 
     spool = Spool(database, cache=CACHE)
     settlement = _settlement(configuration, database, spool, new_id=new_id, clock=clock, now=now, events=events)
-    rates = _rates(configuration)
+    terms = _plain(configuration.limits)
+    rates = Rates(terms, limits(delivery.rate))
     scheduler = Scheduler(
         database=database,
         spool=spool,
@@ -94,7 +107,13 @@ def assemble(
     spool.arrivals = scheduler
     outbox = Outbox(database=database, spool=spool, new_id=new_id, clock=clock, now=now, events=events)
     watch = Watch(
-        database=database, scheduler=scheduler, limits=_limits(allowances), lifetime=settings.lifetime, clock=clock, now=now, events=events
+        database=database,
+        scheduler=scheduler,
+        terms=lambda connection: terms if allowances is None else _terms(allowances(connection)),
+        lifetime=settings.lifetime,
+        clock=clock,
+        now=now,
+        events=events,
     )
     report = Report(database=database, standing=scheduler.standing, rates=rates, clock=clock, now=now)
     return Queue(spool, scheduler, new_id, outbox, watch, report)
@@ -135,18 +154,11 @@ def _ready(configuration: Configuration, levels: frozenset[int], now: Callable[[
     )
 
 
-def _rates(configuration: Configuration) -> Rates:
-    limits = configuration.limits
-    return Rates(
-        limited(limits.rate, limits.quota), [Limit(amount, seconds, unit) for amount, seconds, unit in configuration.delivery.rate]
-    )
+def _plain(settings: Limits) -> Terms:
+    own: Allowance = ((settings.rate, MINUTE, "recipients"), (settings.quota, DAY, "recipients"), *values.rates(settings.per_user))
+    return Terms(limits(own), every_list=limits(values.rates(settings.per_list)))
 
 
-def _limits(allowances: Allowances) -> Limits:
-    """What `allowances` tells, as limits."""
-
-    def load(connection: Connection) -> tuple[dict[str, tuple[Limit, ...]], dict[str, tuple[Limit, ...]]]:
-        users, lists = ({name: limited(*allowance) for name, allowance in found.items()} for found in allowances(connection))
-        return users, lists
-
-    return load
+def _terms(found: Allowances) -> Terms:
+    users, lists, sums = ({name: limits(each) for name, each in some.items()} for some in (found.users, found.lists, found.sums))
+    return Terms(limits(found.everybody), users, lists, limits(found.every_list), sums)

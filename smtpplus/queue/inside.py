@@ -51,6 +51,10 @@ class Inside:
         owned = self._users.values() if users is None else [self._users[user] for user in users if user in self._users]
         return sorted((entry for own in owned for entry in own.values() if entry.place), key=lambda entry: entry.place)
 
+    def members(self, list_: str) -> set[str]:
+        """The users who are in that list as far as can be told from one entry of each."""
+        return {user for user, own in self._users.items() if user and next(iter(own.values())).message.envelope.list == list_}
+
     def of(self, numbers: Collection[int]) -> list[Entry]:
         """The entries of these messages. One look at all that is inside."""
         return [entry for own in self._users.values() for entry in own.values() if entry.message.envelope.id in numbers]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Set
 from math import ceil
 
 
@@ -31,9 +31,17 @@ class Line:
         self._ids.append(number)
 
     def prepend(self, numbers: Sequence[int]) -> None:
-        """Put ids in front that were taken before, and left memory again."""
-        self._ids[: self._taken] = array("q", numbers)
+        """Put ids in front that were taken before, and left memory again: among others that came back sooner, in the order of ids."""
+        last, end = max(numbers), self._taken
+        while end < len(self._ids) and self._ids[end] < last:
+            end += 1
+        self._ids[:end] = array("q", sorted([*numbers, *self._ids[self._taken : end]]) if end > self._taken else numbers)
         self._taken = 0
+
+    @property
+    def first(self) -> int:
+        """The oldest id. The line must not be empty."""
+        return self._ids[self._taken]
 
     def take(self) -> int:
         """The oldest id. The line must not be empty."""
@@ -79,23 +87,26 @@ class Lines:
             del self._users[user]
         return number
 
-    def close(self, user: str) -> int:
-        """Take nothing more of `user`, who was just shut; how many ids wait there."""
-        line = self._users.get(user)
-        if line is None:
-            return 0
-        self._turns.remove(user)
-        self.count -= len(line)
-        return len(line)
+    def close(self, users: Set[str]) -> int:
+        """Take nothing more of `users`, who were just shut; how many ids of theirs wait there."""
+        found = self._users.keys() & users
+        if found:
+            self._turns = deque(user for user in self._turns if user not in found)
+        moved = sum(len(self._users[user]) for user in found)
+        self.count -= moved
+        return moved
 
-    def open(self, user: str) -> int:
-        """Give `user`, who is not shut any more, turns again; how many ids wait there."""
-        line = self._users.get(user)
-        if line is None:
-            return 0
-        self._turns.append(user)
-        self.count += len(line)
-        return len(line)
+    def open(self, users: Set[str]) -> int:
+        """Give `users`, who are not shut any more, turns again, those first whose mail is the oldest; how many ids of theirs wait there."""
+        found = sorted(self._users.keys() & users, key=lambda user: self._users[user].first)
+        self._turns.extend(found)
+        moved = sum(len(self._users[user]) for user in found)
+        self.count += moved
+        return moved
+
+    def oldest(self, users: Set[str]) -> int | None:
+        """The oldest id of `users`."""
+        return min((self._users[user].first for user in self._users.keys() & users), default=None)
 
     def total(self) -> int:
         """How many ids wait, those of shut users included."""
@@ -150,21 +161,26 @@ class Parking:
         self.count -= len(taken)
         return taken
 
-    def close(self, user: str) -> None:
-        """Take nothing of `user` until `open`. One look at every destination."""
-        if user not in self.shut:
-            self.shut.add(user)
-            moved = sum(lines.close(user) for lines in self._lines.values())
+    def close(self, users: Set[str]) -> None:
+        """Take nothing of `users`, who are not shut, until `open`. One look at every destination."""
+        if users:
+            self.shut.update(users)
+            moved = sum(lines.close(users) for lines in self._lines.values())
             self.count -= moved
             self.held += moved
 
-    def open(self, user: str) -> None:
-        """What `user` has waiting may be taken again. One look at every destination."""
-        if user in self.shut:
-            self.shut.remove(user)
-            moved = sum(lines.open(user) for lines in self._lines.values())
+    def open(self, users: Set[str]) -> None:
+        """What `users`, who are shut, have waiting may be taken again. One look at every destination."""
+        if users:
+            self.shut.difference_update(users)
+            moved = sum(lines.open(users) for lines in self._lines.values())
             self.count += moved
             self.held -= moved
+
+    def lines_of(self, users: Set[str]) -> list[tuple[str, int]]:
+        """The destinations and levels where `users` have something waiting, the highest levels first, and of these the oldest mail."""
+        found = ((window[1], lines.oldest(users), window) for window, lines in self._lines.items())
+        return [window for _, _, window in sorted((level, oldest, window) for level, oldest, window in found if oldest is not None)]
 
     def windows(self) -> list[tuple[str, int]]:
         """The destinations and levels where ids may be taken, the highest levels first."""

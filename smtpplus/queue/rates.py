@@ -1,4 +1,4 @@
-"""Rates and quotas: how much mail of one user, or to one destination, goes in a minute, an hour or a day (C7). Pure arithmetic over times.
+"""Rates and quotas: how much mail of one user, of one list, or to one destination, goes in a minute, hour or day (C7). Pure arithmetic.
 
 A limit is kept by a window that slides in SLOTS steps: in no span of the period that begins with a step does more go than the amount.
 What is over it is not refused: it is told when it may go, and whoever asks again then is let through in turn. An amount larger than
@@ -18,6 +18,7 @@ MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0  # seconds
 FORGET = 1024  # meters known before those that have counted nothing lately are dropped
 
 Unit = Literal["recipients", "octets"]
+Owner = Literal["user", "list", "destination"]
 Saved = dict[str, list[tuple[float, int]]]  # by meter: beginning of a step, and what went in it
 
 
@@ -28,11 +29,37 @@ class Limit(msgspec.Struct, frozen=True):
     period: float
     unit: Unit = "recipients"
 
+    def __str__(self) -> str:
+        """For people: "60 recipients a minute"."""
+        return f"{self.amount} {self.unit} {_PERIODS.get(self.period) or f'in {self.period:.0f} seconds'}"
+
+
+_PERIODS = {MINUTE: "a minute", HOUR: "an hour", DAY: "a day"}
+Limits = tuple[Limit, ...]  # all of them hold; at most one for a period and unit
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """The limits that are set. The more special one counts: a user's own, else that of the list's users, else everybody's."""
+
+    everybody: Limits = ()  # each user
+    users: Mapping[str, Limits] = {}
+    lists: Mapping[str, Limits] = {}  # each user of a list
+    every_list: Limits = ()  # all users of a list together
+    sums: Mapping[str, Limits] = {}  # all users of these lists together
+
+    def __bool__(self) -> bool:
+        """Whether any is set."""
+        kinds = (self.users, self.lists, self.sums)
+        return bool(self.everybody or self.every_list or any(any(found.values()) for found in kinds))
+
+
+NOTHING = Terms()
+
 
 class Load(msgspec.Struct, frozen=True):
     """What is to go: whose, where to, and how much."""
 
-    user: str  # "": nobody's, which no limit of a user holds
+    user: str  # "": nobody's, which no limit of a user or a list holds
     list: str
     destination: str
     recipients: int
@@ -43,9 +70,22 @@ class Load(msgspec.Struct, frozen=True):
         return self.recipients if unit == "recipients" else self.octets
 
 
-def limited(rate: int, quota: int) -> tuple[Limit, ...]:
-    """The limits of so many recipients a minute and a day; 0 is none."""
-    return tuple(Limit(amount, period) for amount, period in ((rate, MINUTE), (quota, DAY)) if amount)
+class OverRate(msgspec.Struct, frozen=True):
+    """A user, a list or a destination whose mail waits because a rate or quota is used up."""
+
+    kind: Owner
+    name: str
+    until: float  # seconds since the epoch
+    limit: str = ""  # which one, for people
+
+
+def limits(amounts: Iterable[tuple[int, float, Unit]]) -> Limits:
+    """Limits from amounts, seconds and units: 0 is none, and of several for one period and unit the least counts."""
+    least: dict[tuple[float, Unit], int] = {}
+    for amount, period, unit in amounts:
+        if amount:
+            least[period, unit] = min(amount, least.get((period, unit), amount))
+    return tuple(Limit(amount, period, unit) for (period, unit), amount in least.items())
 
 
 class Meter:
@@ -96,23 +136,21 @@ class Meter:
 class Rates:
     """All limits and their meters. Truth is whether there is any limit."""
 
-    def __init__(self, everybody: Sequence[Limit] = (), destinations: Sequence[Limit] = ()) -> None:
-        self._everybody = tuple(everybody)  # each user, unless told otherwise
+    def __init__(self, terms: Terms = NOTHING, destinations: Sequence[Limit] = ()) -> None:
+        self._terms = terms
         self._destinations = tuple(destinations)  # each destination
-        self._users: Mapping[str, tuple[Limit, ...]] = {}
-        self._lists: Mapping[str, tuple[Limit, ...]] = {}
         self._meters: dict[str, Meter] = {}
         self._saved: Saved = {}
         self._room = FORGET
-        self._limited = bool(everybody or destinations)
+        self._limited = bool(terms or destinations)
 
     def __bool__(self) -> bool:
         return self._limited
 
-    def settle(self, users: Mapping[str, tuple[Limit, ...]], lists: Mapping[str, tuple[Limit, ...]]) -> None:
-        """From now on these limits are set for users, and for each user of lists; what has gone stays counted."""
-        self._users, self._lists = users, lists
-        self._limited = bool(self._everybody or self._destinations or any(users.values()) or any(lists.values()))
+    def settle(self, terms: Terms) -> None:
+        """From now on these limits are set; what has gone stays counted."""
+        self._terms = terms
+        self._limited = bool(terms or self._destinations)
 
     def restore(self, saved: Saved) -> None:
         """What had gone before a restart; see `save`."""
@@ -122,39 +160,48 @@ class Rates:
         """What has gone, of limits of an hour or more; shorter ones are over before a restart is."""
         return {name: meter.steps() for name, meter in self._meters.items() if meter.limit.period >= HOUR and meter.total}
 
-    def of_user(self, user: str, list_: str) -> tuple[Limit, ...]:
+    def of_user(self, user: str, list_: str) -> Limits:
         """What is in force for a user."""
         if not user:
             return ()
-        found = self._users.get(user)
-        return self._lists.get(list_, self._everybody) if found is None else found
+        found = self._terms.users.get(user)
+        return self._terms.lists.get(list_, self._terms.everybody) if found is None else found
 
-    def user_free_at(self, load: Load, now: float) -> float:
-        """When it may go as to its user."""
-        return self._free_at("user " + load.user, self.of_user(load.user, load.list), load, now)
+    def of_list(self, user: str, list_: str) -> Limits:
+        """What is in force for all users of a list together, of whom `user` is one."""
+        return self._terms.sums.get(list_, self._terms.every_list) if user else ()
 
-    def destination_free_at(self, load: Load, now: float) -> float:
-        """When it may go as to its destination."""
-        return self._free_at("destination " + load.destination, self._destinations, load, now)
+    def over(self, load: Load, now: float) -> OverRate | None:
+        """What it has to wait for: of the limits of its user, its list and its destination the first that is used up; None: it may go."""
+        for kind, name, some in self._held(load):
+            free, used_up = now, ""
+            for limit in some:
+                until = self._meter(kind, name, limit).free_at(load.amount(limit.unit), now)
+                if until > free:
+                    free, used_up = until, str(limit)
+            if used_up:
+                return OverRate(kind, name, free, used_up)
+        return None
 
     def count(self, load: Load, now: float) -> None:
         """It goes now."""
-        owners = (("user " + load.user, self.of_user(load.user, load.list)), ("destination " + load.destination, self._destinations))
-        for owner, limits in owners:
-            for limit in limits:
-                self._meter(owner, limit).count(load.amount(limit.unit), now)
+        for kind, name, some in self._held(load):
+            for limit in some:
+                self._meter(kind, name, limit).count(load.amount(limit.unit), now)
         if len(self._meters) > self._room:
             self._meters = {name: meter for name, meter in self._meters.items() if meter.free_at(meter.limit.amount, now) > now}
             self._room = max(FORGET, 2 * len(self._meters))
 
-    def _free_at(self, owner: str, limits: tuple[Limit, ...], load: Load, now: float) -> float:
-        free = now
-        for limit in limits:
-            free = max(free, self._meter(owner, limit).free_at(load.amount(limit.unit), now))
-        return free
+    def _held(self, load: Load) -> tuple[tuple[Owner, str, Limits], ...]:
+        """The limits that hold it, with their owners."""
+        return (
+            ("user", load.user, self.of_user(load.user, load.list)),
+            ("list", load.list, self.of_list(load.user, load.list)),
+            ("destination", load.destination, self._destinations),
+        )
 
-    def _meter(self, owner: str, limit: Limit) -> Meter:
-        name = f"{owner} {limit.unit} {limit.period:.0f}"
+    def _meter(self, kind: Owner, owner: str, limit: Limit) -> Meter:
+        name = f"{kind} {owner} {limit.unit} {limit.period:.0f}"
         found = self._meters.get(name)
         if found is None or found.limit != limit:
             steps = found.steps() if found is not None else self._saved.pop(name, ())

@@ -11,7 +11,7 @@ A fault of the database delays mail and loses none: an attempt that cannot be re
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,7 +31,7 @@ from smtpplus.queue.aside import facts_of
 from smtpplus.queue.entry import Entry
 from smtpplus.queue.head_start import HeadStart
 from smtpplus.queue.preemption import LOWEST, Preemption
-from smtpplus.queue.rates import Limit, Rates
+from smtpplus.queue.rates import Rates, Terms
 from smtpplus.queue.reach import Reach
 from smtpplus.queue.ready import Ready
 from smtpplus.queue.rules import Rules
@@ -166,10 +166,9 @@ class Scheduler:
         self._preemption.obey((lambda entry: _stopper(rules, entry)) if stops else None)
         self._wake()
 
-    def limit(self, users: Mapping[str, tuple[Limit, ...]], lists: Mapping[str, tuple[Limit, ...]]) -> None:
-        """From now on these rates and quotas are set for users, and for each user of lists."""
-        self._throttle.rates.settle(users, lists)
-        self._throttle.look(again=True)
+    def limit(self, terms: Terms) -> None:
+        """From now on these rates and quotas are set."""
+        self._throttle.settle(terms)
         self._wake()
 
     def _hold(self) -> None:

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
-from smtpplus.queue.rates import Rates, Saved
+from smtpplus.queue.rates import OverRate, Rates, Saved
 from smtpplus.storage import schema
 from smtpplus.storage.database import Database
 
@@ -43,14 +43,6 @@ class StoppedTransfer(msgspec.Struct, frozen=True):
     destination: str
     level: int
     cause: str
-
-
-class OverRate(msgspec.Struct, frozen=True):
-    """A user or a destination whose mail waits because a rate or quota is used up."""
-
-    kind: str  # user | destination
-    name: str
-    until: float  # seconds since the epoch
 
 
 class Standing(msgspec.Struct, frozen=True):

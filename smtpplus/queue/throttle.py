@@ -1,7 +1,8 @@
 """Mail over a rate waits in its line and goes by itself (C7): users that are shut for a while, and destinations that are slowed.
 
 When the best entry is over a limit of its user, the user's lines are shut until there is room again: what is in memory of them goes
-back where it came from, in its order, and nobody else is held up. A destination over its rate is held like one that a rule holds.
+back where it came from, in its order, and nobody else is held up. If it is the sum of its list that is used up, the lines of all users
+are shut that are known to be in the list, at once. A destination over its rate is held like one that a rule holds.
 Only first attempts count; a retry is the same mail. Nothing here is asked while there is no limit at all.
 """
 
@@ -11,8 +12,7 @@ from collections.abc import Callable
 
 from smtpplus.queue.entry import Entry
 from smtpplus.queue.preemption import Preemption
-from smtpplus.queue.rates import Load, Rates
-from smtpplus.queue.standing import OverRate
+from smtpplus.queue.rates import Load, OverRate, Owner, Rates, Terms
 from smtpplus.queue.window import Window
 
 
@@ -25,19 +25,24 @@ class Throttle:
         self._preemption = preemption
         self._hold = hold
         self._now = now
-        self._users: dict[str, float] = {}  # shut until, seconds since the epoch
-        self._destinations: dict[str, float] = {}
+        self._over: dict[Owner, dict[str, OverRate]] = {"user": {}, "list": {}, "destination": {}}
+        self._members: dict[str, set[str]] = {}  # users known to be in a list whose sum was used up
 
     @property
     def slowed(self) -> frozenset[str]:
         """The destinations that wait for their rate."""
-        return frozenset(self._destinations)
+        return frozenset(self._over["destination"])
 
     @property
     def waits(self) -> tuple[OverRate, ...]:
         """Who waits for a limit, and until when."""
-        users = [OverRate("user", name, until) for name, until in self._users.items()]
-        return (*users, *(OverRate("destination", name, until) for name, until in self._destinations.items()))
+        return tuple(wait for found in self._over.values() for wait in found.values())
+
+    def settle(self, terms: Terms) -> None:
+        """From now on these limits are set; whoever waits may try again."""
+        self.rates.settle(terms)
+        self._let_go(self._now(), everybody=True)
+        self._members.clear()  # users may have come into other lists
 
     def delays(self, entry: Entry) -> bool:
         """Whether `entry`, which is the best there is, must wait; if so it is not ready any more, else it is counted."""
@@ -46,33 +51,34 @@ class Throttle:
         now = self._now()
         envelope = entry.message.envelope
         load = Load(entry.user, envelope.list, entry.destination, len(entry.numbers), envelope.size)
-        free = self.rates.user_free_at(load, now)
-        if free > now:
-            self._users[entry.user] = free
-            self._shut()
-            return True
-        free = self.rates.destination_free_at(load, now)
-        if free > now:
-            self._destinations[entry.destination] = free
+        wait = self.rates.over(load, now)
+        if wait is None:
+            self.rates.count(load, now)
+            return False
+        self._over[wait.kind][wait.name] = wait
+        if wait.kind == "destination":
             self._hold()
             return True
-        self.rates.count(load, now)
-        return False
+        if wait.kind == "list":
+            self._members.setdefault(wait.name, set()).update(self._window.members(wait.name), (entry.user,))
+        self._shut()
+        return True
 
-    def look(self, *, again: bool = False) -> None:
-        """Let those go on whose time has come; all of them if limits have changed or the clock was set (`again`)."""
-        now = self._now()
-        users = [user for user, until in self._users.items() if again or until <= now]
-        destinations = [name for name, until in self._destinations.items() if again or until <= now]
-        for user in users:
-            del self._users[user]
-        for name in destinations:
-            del self._destinations[name]
-        if users:
-            self._shut()
-        if destinations:
-            self._hold()
+    def look(self) -> None:
+        """Let those go on whose time has come."""
+        self._let_go(self._now())
+
+    def _let_go(self, now: float, *, everybody: bool = False) -> None:
+        for kind, found in self._over.items():
+            free = [name for name, wait in found.items() if everybody or wait.until <= now]
+            for name in free:
+                del found[name]
+            if free and kind == "destination":
+                self._hold()
+            elif free:
+                self._shut()
 
     def _shut(self) -> None:
-        for entry in self._window.limit(frozenset(self._users)):
+        lists = (self._members[name] for name in self._over["list"])
+        for entry in self._window.limit(frozenset(self._over["user"]).union(*lists)):
             self._preemption.withdraw(entry)

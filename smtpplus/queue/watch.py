@@ -22,13 +22,12 @@ from smtpplus.events import Cancelled, Events
 from smtpplus.mail.envelope import queue_id
 from smtpplus.queue import rulebook
 from smtpplus.queue.actions import CANCELLED, RETRIED
-from smtpplus.queue.rates import Limit
+from smtpplus.queue.rates import Terms
 from smtpplus.queue.rules import Rule, Rules
 from smtpplus.queue.scheduler import Scheduler
 from smtpplus.storage import schema
 from smtpplus.storage.database import Database
 
-Limits = Callable[[Connection], tuple[dict[str, tuple[Limit, ...]], dict[str, tuple[Limit, ...]]]]  # by user, and by list
 POLL = 0.5  # seconds between two looks
 PAGE = 500  # changes read at once
 
@@ -43,7 +42,7 @@ class Watch:
         *,
         database: Database,
         scheduler: Scheduler,
-        limits: Limits,
+        terms: Callable[[Connection], Terms],
         lifetime: float,
         clock: IReactorTime,
         now: Callable[[], float],
@@ -51,7 +50,7 @@ class Watch:
     ) -> None:
         self._database = database
         self._scheduler = scheduler
-        self._limits = limits
+        self._terms = terms
         self._lifetime = lifetime  # seconds that a rule of the past still counts
         self._now = now
         self._events = events
@@ -79,12 +78,16 @@ class Watch:
         self._stopped.addCallback(ended.callback)
         return ended
 
+    def again(self) -> None:
+        """Look at the limits at the next look, although nothing in the database has changed."""
+        self._seen = (self._seen[0], -1)
+
     @inlineCallbacks
     def _look(self) -> Any:
         try:
             numbers = yield self._database.read(rulebook.generations)
             if numbers[1] != self._seen[1]:
-                self._scheduler.limit(*(yield self._database.read(self._limits)))
+                self._scheduler.limit((yield self._database.read(self._terms)))
             if numbers[0] != self._seen[0]:
                 yield self._read()
             if numbers != self._seen:

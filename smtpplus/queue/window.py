@@ -10,7 +10,7 @@ Invariant: what the database holds unsettled is in one of ready, running, parked
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable
 
 from twisted.internet.defer import Deferred
@@ -32,6 +32,7 @@ from smtpplus.queue.spool import Spool, Stored
 LOADED = 20_000  # entries in memory that wait, over all destinations: some 30 MB
 LEAST, MOST = 2, 200  # entries of one destination and level
 AT_ONCE = 200  # messages read by one query
+FEW = 20  # messages read at once of users who were over a rate
 PAGE = 2_000  # ids taken from the calendar at once
 AGAIN = 5.0  # seconds until a read that failed is tried again
 ANY = ""  # destination of a read that is for whatever is due
@@ -67,6 +68,7 @@ class Window:
         self._limited: frozenset[str] = frozenset()  # users over a rate
         self._reading: Counter[tuple[str, int]] = Counter()  # windows being filled, and by how many
         self._wishes: list[Wish] = []
+        self._opened: OrderedDict[tuple[str, int], None] = OrderedDict()  # windows where users wait who are not over a rate any more
         self._busy = False
         self.closed = False
 
@@ -121,6 +123,11 @@ class Window:
 
     def refill(self, destination: str, level: int) -> None:
         """An entry has left that window: read more if it runs low."""
+        if (destination, level) not in self._opened:  # else it is filled little by little
+            self._fill(destination, level, MOST)
+
+    def _fill(self, destination: str, level: int, most: int) -> None:
+        """Ask for up to `most` messages if the window runs low."""
         if not self.parking.count or level in self.aside.levels:
             return
         if not self.parking.waiting(destination, level):
@@ -129,7 +136,7 @@ class Window:
         loaded = self._ready.loaded(destination, level) + self._reading[destination, level]
         if loaded * 2 > size:
             return
-        numbers = self.parking.take(destination, level, size - loaded)
+        numbers = self.parking.take(destination, level, min(size - loaded, most))
         self._reading[destination, level] += len(numbers)
         self._wishes += [(number, destination, level) for number in numbers]
         self._read()
@@ -153,21 +160,26 @@ class Window:
 
     def limit(self, users: frozenset[str]) -> list[Entry]:
         """From now on nothing of these users is taken, and of others that were limited again. Returns the entries that have left memory."""
-        opened, shut = self._limited - users, users - self._limited
+        opened = self._limited - users
         self._limited = users
         self._shut(self.aside.users | users)
-        gone = self._inside.waiting(shut)
+        gone = self._inside.waiting(users)
         self._let_go(gone)
         self._put_back(gone)
-        for destination, level in self.parking.windows() if opened else {(entry.destination, entry.level) for entry in gone}:
+        for destination, level in {(entry.destination, entry.level) for entry in gone}:
             self.refill(destination, level)
+        if opened:
+            self._opened.update(dict.fromkeys(self.parking.lines_of(opened - self.parking.shut)))
+            self._read()
         return gone
 
+    def members(self, list_: str) -> set[str]:
+        """The users of that list of whom something is in memory."""
+        return self._inside.members(list_)
+
     def _shut(self, users: frozenset[str]) -> None:
-        for user in users - self.parking.shut:
-            self.parking.close(user)
-        for user in self.parking.shut - users:
-            self.parking.open(user)
+        self.parking.close(users - self.parking.shut)
+        self.parking.open(self.parking.shut - users)
 
     def forget(self, numbers: Collection[int]) -> tuple[list[Entry], list[Entry]]:
         """These messages have changed in the database: let go of their entries that wait, and read them again. Returns those that
@@ -285,10 +297,19 @@ class Window:
         ]
 
     def _read(self) -> None:
-        """Read what is wished for, one query at a time."""
-        if self._busy or self.closed or not self._wishes:
+        """Read what is wished for, one query at a time; and a little of users that were over a rate, who may be so again soon."""
+        if self._busy or self.closed:
             return
-        self._busy = True
+        self._busy = True  # also for what `refill` asks for here
+        enough = min(len(self._wishes) + FEW, AT_ONCE)
+        while self._opened and (count := len(self._wishes)) < enough:
+            window = next(iter(self._opened))
+            self._fill(*window, FEW)
+            if len(self._wishes) == count:
+                del self._opened[window]
+        if not self._wishes:
+            self._busy = False
+            return
         wishes, self._wishes = self._wishes[:AT_ONCE], self._wishes[AT_ONCE:]
         fetched: Deferred[list[Stored]] = self._spool.fetch([number for number, _, _ in wishes])
         fetched.addCallbacks(self._arrived, self._not_read, callbackArgs=(wishes,), errbackArgs=(wishes,))
@@ -307,7 +328,10 @@ class Window:
             if level and self._reading[destination, level] == 0:
                 del self._reading[destination, level]
                 self.refill(destination, level)
-        self._read()
+        if self._wishes:
+            self._read()
+        elif self._opened:
+            self._clock.callLater(0, self._read)  # after what has come had its turn, and may have used up a rate
         self.look()
 
     def _into(self, stored: Stored, destination: str, barred: list[Entry]) -> None:

@@ -23,6 +23,8 @@ VALUES: dict[str, tuple[Any, Any]] = {  # of each setting: the value that the li
     "budget": (10, 0),
     "rate": (100, 0),
     "quota": (1000, 7),
+    "per_user": ("10/h", ""),
+    "per_list": ("1 GiB/d", "5/m"),
     "message_size": (10, 20),
     "alerts": (("x@a.com",), ()),
 }
@@ -37,6 +39,8 @@ settings = st.builds(
     budget=counts,
     rate=counts,
     quota=counts,
+    per_user=st.none() | st.sampled_from(("", "5/m", "1000/h; 10 MiB/d")),
+    per_list=st.none() | st.sampled_from(("", "1500 KiB/m")),
     message_size=st.none() | st.integers(1, 999_999_999_999_999),
     alerts=st.none() | st.lists(st.sampled_from(("x@a.com", "y@b.com", '"q;q"@c.com', "ü@d.com")), unique=True).map(tuple),
 )
@@ -60,10 +64,11 @@ def test_server_settings() -> None:
         hostname="mail.example.com",
         senders=Senders(unauthorized="alert", require_verified=False),
         priority=Priority(default=5, ceiling=2, budget=9),
-        limits=Limits(message_size=1000, rate=60, quota=5000),
+        limits=Limits(message_size=1000, rate=60, quota=5000, per_user="1/m", per_list="1 GiB/d"),
         alerts=Alerts(to=("root@a.com",)),
     )
-    assert msgspec.structs.astuple(server_settings(configuration)) == ("alert", False, 5, 2, 9, 60, 5000, 1000, ("root@a.com",))
+    expected = ("alert", False, 5, 2, 9, 60, 5000, "1/m", "1 GiB/d", 1000, ("root@a.com",))
+    assert msgspec.structs.astuple(server_settings(configuration)) == expected
     assert None not in msgspec.structs.astuple(SERVER)
     assert (SERVER.unauthorized, SERVER.require_verified, SERVER.priority, SERVER.ceiling) == ("block", True, 3, 1)
 
@@ -99,6 +104,8 @@ def test_written_and_read(given_: Settings) -> None:
         ("require_verified", "yes", True),
         ("ceiling", "2", 2),
         ("budget", "0", 0),
+        ("per_user", "500 / h;1024 MiB/d", "500/h; 1 GiB/d"),
+        ("per_list", "0", ""),
         ("message_size", "10 MiB", 10 * 1024**2),
         ("alerts", "Ops@A.com; y@b.com", ("Ops@A.com", "y@b.com")),
         ("alerts", "nobody", ()),
@@ -121,6 +128,8 @@ def test_read(name: str, text: str, value: Any) -> None:
         ("rate", "-1", '"-1" is not a number; write one such as 500, 0 for no limit'),
         ("quota", "9999999999", "more than can be counted"),
         ("budget", "\u0665", "is not a number"),
+        ("per_user", "500", '"500" is no rate; write an amount a minute, hour or day, such as "100/m" or "10 MiB/h"'),
+        ("per_list", ";", 'no rate is named; write some such as "500/h; 1 GiB/d", 0 for no limit, or "inherit"'),
         ("message_size", "10", "is no size; write a number with B, KB, MB, GB, KiB, MiB or GiB"),
         ("message_size", "0 MiB", "less than one octet"),
         ("alerts", "a.com", "is no address"),
@@ -157,6 +166,8 @@ def test_changed() -> None:
         ("require_verified", False, "no"),
         ("budget", 20, "20 messages an hour at levels 1 and 2"),
         ("quota", 0, "no limit"),
+        ("per_user", "500/h; 1536 MiB/d; 7/m", "500 recipients an hour; 1536 MiB a day; 7 recipients a minute"),
+        ("per_list", "", "no limit"),
         ("message_size", 50 * 1024**2, "50 MiB"),
         ("message_size", 1000, "1000 octets"),
         ("alerts", (), "nobody"),

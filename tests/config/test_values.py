@@ -180,3 +180,10 @@ def test_rates() -> None:
     for text in ("100", "100/s", "x/m", "0/m", "/m"):
         with pytest.raises(ValueError, match=r"^\""):
             values.rates(text)
+
+
+def test_rates_as_text() -> None:
+    """C7: rates are kept as text that is equal for equal rates, and reads back as them."""
+    assert values.rate_text(" 100/m;10240 KiB / h ; 1.5 GiB/d; 1000 B/m") == "100/m; 10 MiB/h; 1536 MiB/d; 1000 B/m"
+    assert values.rate_text("") == values.rate_text(";") == ""
+    assert values.rates(values.rate_text("7/d; 1 GB/h")) == values.rates("7/d; 1 GB/h")

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from smtpplus.operation.gates import gate
+from smtpplus.queue.rates import OverRate
 from smtpplus.queue.rules import Rule
 from smtpplus.queue.selection import Queued
-from smtpplus.queue.standing import BackingOff, OverRate, Standing, StoppedTransfer
+from smtpplus.queue.standing import BackingOff, Standing, StoppedTransfer
 
 NUMBER = 1_887_436_800_000_000_001
 RULE = Rule(7, "user", "app", "finish", "too much", "root", 1.0, 90.0)
@@ -64,7 +65,15 @@ def queued(**more: Any) -> Queued:
             "rate",
             "the rate or quota of user app is used up until <70.0>",
             70.0,
-            "smtpplus user edit app --rate N",
+            "smtpplus user edit --rate N --quota N --per-user RATES app",
+        ),
+        (
+            queued(),
+            Standing(1, 0, 0, over_rate=(OverRate("list", "default", 70.0, "500 recipients an hour"),)),
+            "rate",
+            "the limit of 500 recipients an hour of list default is used up until <70.0>",
+            70.0,
+            "smtpplus list edit --per-list RATES default",
         ),
         (
             queued(),

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from smtpplus.accounts import forms
-from smtpplus.accounts.settings import NAMES
+from smtpplus.accounts.settings import NAMES, USER_NAMES
 from smtpplus.operation.cli import main
 from smtpplus.operation.setting_options import OPTIONS
 from smtpplus.operation.user_view import LABELS
@@ -71,20 +71,29 @@ def test_every_option_sets(run: Run) -> None:
         "budget": ("10", 10),
         "rate": ("60", 60),
         "quota": ("1000", 1000),
+        "per_user": ("500/h", "500/h"),
+        "per_list": ("1 GiB / d", "1 GiB/d"),
         "message_size": ("1 MiB", 1024**2),
         "alerts": ("ops@a.com", ["ops@a.com"]),
     }
     assert tuple(given) == NAMES
-    options = [part for name, (text, _) in given.items() for part in (f"--{name.replace('_', '-')}", text)]
+    options, own = (
+        [part for name, (text, _) in given.items() if name in names for part in (f"--{name.replace('_', '-')}", text)]
+        for names in (NAMES, USER_NAMES)
+    )
     run("list", "add", "one", *options)
     run("list", "add", "two")
     run("list", "edit", "two", *options)
     run("user", "add", "a", "--allow-any", "--list", "one")
     run("user", "add", "b", "--allow-any", "--list", "two")
-    run("user", "add", "c", "--allow-any", *options)
+    run("user", "add", "c", "--allow-any", *own)
     run("user", "add", "d", "--allow-any")
-    run("user", "edit", "d", *options)
+    run("user", "edit", "d", *own)
+    assert "No such option" in run("user", "edit", "d", "--per-list", "5/m", status=2).stderr
     for name, (_, value) in given.items():
+        if name not in USER_NAMES:
+            assert [in_force(run, user, name) for user in "abcd"] == [(value, "list")] * 2 + [("", "server")] * 2
+            continue
         assert [in_force(run, user, name) for user in "abcd"] == [(value, "list")] * 2 + [(value, "user")] * 2
 
 

@@ -50,6 +50,39 @@ def test_a_long_line_gives_its_memory_back() -> None:
     assert taken == list(range(10_000))
 
 
+def test_what_comes_back_waits_in_its_order() -> None:
+    """A25: ids that were taken and come back, the later ones last or first, stand in order in front of those that were never taken."""
+    parking = Parking()
+    for number in range(60):
+        parking.park("d", 3, "u", number)
+    parts = [parking.take("d", 3, 10) for _ in range(4)]
+    for part in (parts[1], parts[3], parts[0], parts[2]):
+        parking.put_back("d", 3, "u", part)
+    assert parking.take("d", 3, 99) == list(range(60))
+    parking.put_back("d", 3, "u", [7, 8])
+    parking.put_back("d", 3, "u", [5])
+    parking.park("d", 3, "u", 60)
+    assert parking.take("d", 3, 99) == [5, 7, 8, 60]
+
+
+def test_users_are_shut_and_opened() -> None:
+    """C7: nothing is taken of users who are shut, wherever they wait; opened again, their windows are known, those with the oldest mail of
+    the highest level first."""
+    parking = Parking()
+    for number, (destination, level, user) in enumerate((("d", 3, "a"), ("e", 3, "b"), ("e", 2, "a"), ("d", 3, "c"), ("e", 3, "a"))):
+        parking.park(destination, level, user, number)
+    parking.close({"a", "b", "nobody"})
+    assert (parking.count, parking.held) == (1, 4)
+    parking.park("d", 3, "b", 5)
+    assert parking.take("d", 3, 9) == [3]
+    assert parking.take("e", 2, 9) == parking.take("e", 3, 9) == []
+    assert parking.lines_of({"a", "b"}) == [("e", 2), ("d", 3), ("e", 3)]
+    parking.open({"a", "b", "nobody"})
+    assert (parking.count, parking.held, parking.shut) == (5, 0, set())
+    assert parking.take("d", 3, 9) == [0, 5]
+    assert parking.take("e", 3, 9) == [1, 4]
+
+
 @given(st.lists(st.floats(0, 100), max_size=60), st.integers(1, 7))
 def test_nothing_is_early_and_nothing_is_forgotten(dues: list[float], most: int) -> None:
     """A30: an id comes at its second or up to a second later, never before, however few are taken at a time."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import inlineCallbacks
 
 from smtpplus.config import Configuration, Delivery, Limits
-from smtpplus.queue.rates import DAY, HOUR, MINUTE, SLOTS, Limit, Load, Meter, Rates, limited
+from smtpplus.queue.rates import DAY, HOUR, MINUTE, SLOTS, Limit, Load, Meter, OverRate, Rates, Terms, limits
+from smtpplus.queue.rates import Limits as Some
 from tests.queue.fixtures import LATER, OK, envelope
 from tests.queue.house import CONTENT, QueueCase
 
@@ -45,34 +47,61 @@ def test_a_clock_that_is_set_back() -> None:
     assert meter.free_at(1, 1e9 - 2 * DAY) == 1e9 - 2 * DAY
 
 
+def a_minute(amount: int) -> Some:
+    """So many recipients a minute."""
+    return (Limit(amount, MINUTE),)
+
+
 def test_who_has_which_limits() -> None:
-    """C7, A32: the user's own, else the list's, else everybody's; nobody's mail (our own) has none."""
-    rates = Rates(limited(9, 0))
-    rates.settle({"own": limited(1, 2), "free": ()}, {"news": limited(5, 0)})
-    found = [
-        rates.of_user(user, list_) for user, list_ in (("own", "news"), ("free", "news"), ("x", "news"), ("x", "default"), ("", "news"))
-    ]
-    assert found == [(Limit(1, MINUTE), Limit(2, DAY)), (), (Limit(5, MINUTE),), (Limit(9, MINUTE),), ()]
-    assert not Rates()
+    """C7, A32: the user's own, else the list's, else everybody's; the list's sum, else every list's; nobody's mail has none."""
+    rates = Rates()
+    assert not rates
+    rates.settle(Terms(a_minute(9), {"own": a_minute(1), "free": ()}, {"news": a_minute(5)}, a_minute(50), {"news": a_minute(70)}))
+    assert rates
+    owners = (("own", "news"), ("free", "news"), ("x", "news"), ("x", "default"), ("", "news"))
+    assert [rates.of_user(*owner) for owner in owners] == [a_minute(1), (), a_minute(5), a_minute(9), ()]
+    assert [rates.of_list(*owner) for owner in owners] == [a_minute(70)] * 3 + [a_minute(50), ()]
+    rates.settle(Terms(users={"free": ()}, sums={"news": ()}))
+    assert not rates
+
+
+def test_of_equal_limits_the_least_counts() -> None:
+    """C7: two limits of the same period and unit are the smaller one; 0 is none."""
+    amounts: list[Any] = [(0, MINUTE, "recipients"), (9, MINUTE, "recipients"), (5, MINUTE, "recipients"), (7, DAY, "octets")]
+    assert limits(amounts) == (Limit(5, MINUTE), Limit(7, DAY, "octets"))
+    assert [str(limit) for limit in limits(amounts)] == ["5 recipients a minute", "7 octets a day"]
+
+
+def test_what_is_used_up_first() -> None:
+    """C7: it is told whose limit holds mail, which one, and until when; octets are counted beside recipients."""
+    rates = Rates(Terms((Limit(10, MINUTE), Limit(300, HOUR, "octets")), sums={"news": a_minute(3)}))
+    load = Load("app", "default", "x.net", 1, 100)
+    for _ in range(3):
+        assert rates.over(load, 1800.0) is None
+        rates.count(load, 1800.0)
+    assert rates.over(load, 1800.0) == OverRate("user", "app", 1800.0 + HOUR + HOUR / SLOTS, "300 octets an hour")
+    for user in ("one", "two", "three"):
+        rates.count(Load(user, "news", "x.net", 1, 1), 1800.0)
+    assert rates.over(Load("four", "news", "y.net", 1, 1), 1800.0) == OverRate("list", "news", 1863.0, "3 recipients a minute")
+    assert rates.over(Load("four", "default", "y.net", 1, 1), 1800.0) is None
 
 
 def test_quotas_outlive_a_restart() -> None:
     """C7: what was counted under limits of an hour or more is counted after a restart."""
-    before, after = Rates(limited(10, 1), [Limit(1, HOUR, "octets")]), Rates(limited(10, 1))
+    terms = Terms((Limit(10, MINUTE), Limit(1, DAY)), every_list=(Limit(5, HOUR),))
+    before, after = Rates(terms, [Limit(1, HOUR, "octets")]), Rates(terms)
     load = Load("app", "default", "x.net", 1, 100)
     before.count(load, 1000.0)
     saved = before.save()
-    assert set(saved) == {"user app recipients 86400", "destination x.net octets 3600"}
+    assert set(saved) == {"user app recipients 86400", "list default recipients 3600", "destination x.net octets 3600"}
     after.restore(saved)
-    assert after.user_free_at(load, 1001.0) > 80_000.0
+    over = after.over(load, 1001.0)
+    assert over is not None
+    assert over.until > 80_000.0
 
 
-class RateTests(QueueCase):
-    """Six recipients a minute for each user, four for each destination."""
-
-    configuration = Configuration(
-        hostname="relay.example.com", limits=Limits(rate=6), delivery=Delivery(rate=((4, 60.0, "recipients"),), initial_per_destination=20)
-    )
+class RatedCase(QueueCase):
+    """A next hop that takes everything while time passes."""
 
     @inlineCallbacks
     def deliver(self, seconds: float) -> Any:
@@ -83,6 +112,14 @@ class RateTests(QueueCase):
                 if not transfer.ended:
                     transfer.end(OK)
         yield self.turn(1)
+
+
+class RateTests(RatedCase):
+    """Six recipients a minute for each user, four for each destination."""
+
+    configuration = Configuration(
+        hostname="relay.example.com", limits=Limits(rate=6), delivery=Delivery(rate=((4, 60.0, "recipients"),), initial_per_destination=20)
+    )
 
     @inlineCallbacks
     def test_over_a_rate_mail_waits_and_goes(self) -> Any:
@@ -139,14 +176,14 @@ class RateTests(QueueCase):
         yield self.begun(6)
         yield self.turn(1)
         self.assertEqual(len(self.agent.transfers), 6)
-        self.queue.scheduler.limit({"app": ()}, {})
+        self.queue.scheduler.limit(Terms(users={"app": ()}))
         yield self.turn(1)
         self.assertEqual(self.agent.begun(), list(range(1, 10)))
 
     @inlineCallbacks
     def test_quotas_are_counted_over_a_restart(self) -> Any:
         """C7: a user whose quota of the day is spent does not get another by a restart."""
-        self.queue.scheduler.limit({"app": limited(0, 2)}, {})
+        self.queue.scheduler.limit(Terms(users={"app": (Limit(2, DAY),)}))
         for number in range(1, 4):
             yield self.accept(envelope(number, 3, "app", f"b@{number}.net", at=self.wall))
         yield self.begun(2)
@@ -154,6 +191,84 @@ class RateTests(QueueCase):
         yield self.wind_up()
         self.open()
         yield self.queue.start()
-        self.queue.scheduler.limit({"app": limited(0, 2)}, {})
+        self.queue.scheduler.limit(Terms(users={"app": (Limit(2, DAY),)}))
         yield self.turn(5)
         self.assertEqual(sorted(self.agent.begun()), [1, 2])
+
+    @inlineCallbacks
+    def test_a_list_has_a_sum(self) -> Any:
+        """C7: all users of a list together send no more than its sum: of ten messages of two users five go at once and the others later,
+        each user's in their order; mail of another list passes by, and it is told what they wait for."""
+        self.queue.scheduler.limit(Terms(sums={"news": a_minute(5)}))
+        for number in range(1, 11):
+            accepted = envelope(number, 3, f"u{number % 2}", f"b@{number}.net", at=self.wall)
+            last = self.queue.spool.accept(msgspec.structs.replace(accepted, list="news"), CONTENT)
+        yield last
+        yield self.deliver(5)
+        self.assertEqual(len(self.agent.transfers), 5)
+        self.assertEqual([(wait.kind, wait.name) for wait in self.queue.scheduler.standing().over_rate], [("list", "news")])
+        yield self.accept(envelope(50, 5, "other", "b@50.net", at=self.wall))
+        yield self.accept(msgspec.structs.replace(envelope(51, 5, "late", "b@51.net", at=self.wall), list="news"))
+        yield self.deliver(5)
+        self.assertEqual(self.agent.begun()[5:], [50])
+        yield self.deliver(130)
+        begun = self.agent.begun()
+        self.assertEqual(sorted(begun), [*range(1, 11), 50, 51])
+        for user in (0, 1):
+            own = [number for number in begun if number <= 10 and number % 2 == user]
+            self.assertEqual(own, sorted(own))
+
+
+class LongLineTests(RatedCase):
+    """Twenty recipients a minute for each user."""
+
+    configuration = Configuration(
+        hostname="relay.example.com", limits=Limits(rate=20), delivery=Delivery(per_destination=50, initial_per_destination=50)
+    )
+
+    @inlineCallbacks
+    def test_a_long_line_goes_in_its_order(self) -> Any:
+        """A25, C7: 400 messages of one user to one destination go at 20 a minute in their order, each once, although the user is shut and
+        opened again at each step; what is read for it is little beside what goes."""
+        read: list[int] = []
+        fetch = self.queue.spool.fetch
+
+        def counted(numbers: list[int]) -> Any:
+            read.extend(numbers)
+            return fetch(numbers)
+
+        self.queue.spool.fetch = counted  # type: ignore[method-assign]  # it is counted, and done as ever
+        self.queue.scheduler.limit(Terms(a_minute(20)))
+        for number in range(1, 401):
+            last = self.queue.spool.accept(envelope(number, 3, "app", "b@x.smart.net", at=self.wall), CONTENT)
+        yield last
+        yield self.deliver(1)
+        del read[:]
+        yield self.deliver(300)
+        begun = self.agent.begun()
+        self.assertEqual(begun, list(range(1, len(begun) + 1)))
+        self.assertGreaterEqual(len(begun), 80)
+        self.assertLess(len(read), 3 * len(begun))
+
+    @inlineCallbacks
+    def test_what_is_lined_up_again_over_a_rate(self) -> Any:
+        """C7, A25: entries whose attempts could not be recorded come back to a user who was shut meanwhile: they wait like the others, in
+        front of them."""
+        self.sql("CREATE TRIGGER fault BEFORE UPDATE ON recipients BEGIN SELECT RAISE(ABORT, 'a fault'); END")
+        for number in range(1, 21):
+            last = self.queue.spool.accept(envelope(number, 3, "app", "b@x.net", at=self.wall), CONTENT)
+        yield last
+        yield self.turn(1)
+        self.flushLoggedErrors()
+        self.sql("DROP TRIGGER fault")
+        yield self.accept(envelope(21, 3, "app", "b@x.net", at=self.wall))
+        yield self.deliver(30)
+        self.assertEqual(self.agent.begun(), [])
+        yield self.deliver(40)
+        self.assertEqual(self.agent.begun(), list(range(1, 21)))
+        yield self.deliver(70)
+        self.assertEqual(self.agent.begun()[20:], [21])
+
+    def sql(self, text: str) -> None:
+        """What another process does to the database."""
+        self.operate(lambda connection: connection.exec_driver_sql(text) and None)
