@@ -1,33 +1,23 @@
-"""What goes next: entries from acceptance to their last disposition.
+"""What goes next: messages from acceptance to the slot in which they are attempted.
 
 Ready entries wait in `ready` (by level, fairly between users, first in first out for one); what is in memory of all that waits is
-`window`'s business. An
-attempt is recorded, with the next one already in the future, before it begins, so that a message that brings the process down
-does not do so again at once; attempts that begin together share one commit. `settlement` writes what became of them.
-
-A fault of the database delays mail and loses none: an attempt that cannot be recorded is not begun.
+`window`'s business, what becomes of an entry with a slot is that of `attempts`. An attempt is recorded, with the next one already in
+the future, before it begins, so that a message that brings the process down does not do so again at once.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import partial
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from smtpplus.events import Events, Fault, Started
-from smtpplus.mail import reasons
-from smtpplus.mail.disposition import DeliveryAgent, Disposition, Request
+from smtpplus.events import Events
+from smtpplus.mail.disposition import DeliveryAgent
 from smtpplus.mail.envelope import Content, Envelope
-from smtpplus.mail.reasons import Reason
-from smtpplus.queue import retry
 from smtpplus.queue.aside import facts_of
+from smtpplus.queue.attempts import Attempts
 from smtpplus.queue.entry import Entry
 from smtpplus.queue.head_start import HeadStart
 from smtpplus.queue.preemption import LOWEST, Preemption
@@ -40,18 +30,13 @@ from smtpplus.queue.spool import Spool
 from smtpplus.queue.standing import SHOWN, Standing
 from smtpplus.queue.throttle import Throttle
 from smtpplus.queue.window import Window
-from smtpplus.storage import schema
 from smtpplus.storage.database import Database
-from smtpplus.storage.statement import RowsGone
 
 LOOK = 0.25  # seconds: the clock on the wall is looked at this often, as it may be set
-AGAIN = 5.0  # seconds until a fault of the database is tried again
 
 
 class Scheduler:
     """Decides which entry starts when. All times but the clock's are seconds since the epoch."""
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -71,8 +56,6 @@ class Scheduler:
         now: Callable[[], float],
         events: Events,
     ) -> None:
-        self._database = database
-        self._agent = agent
         self._window = Window(spool=spool, ready=ready, destination=destination, line_up=self.line_up, clock=clock, now=now)
         self._throttle = Throttle(rates=rates, window=self._window, preemption=preemption, hold=self._hold, now=now)
         self._reach = Reach(
@@ -84,6 +67,21 @@ class Scheduler:
             clock=clock,
             now=now,
         )
+        self._attempts = Attempts(
+            database=database,
+            agent=agent,
+            window=self._window,
+            ready=ready,
+            reach=self._reach,
+            preemption=preemption,
+            settlement=settlement,
+            schedule=schedule,
+            wake=self._wake,
+            line_up=self.line_up,
+            clock=clock,
+            now=now,
+            events=events,
+        )
         self._head_start = HeadStart(
             window=self._window, ready=ready, preemption=preemption, free=self._free_now, schedule=schedule, now=now
         )
@@ -92,16 +90,12 @@ class Scheduler:
         self._ready = ready
         self._preemption = preemption
         self._settlement = settlement
-        self._schedule = schedule
         self._connections = connections
         self._reserved = reserved
         self._clock = clock
         self._now = now
-        self._events = events
-        self._active = 0  # entries whose attempt is being recorded or under way
         self._pumping: IDelayedCall | None = None
         self._stopping = False
-        self._drained: Deferred[None] | None = None
 
     # What comes in.
 
@@ -110,7 +104,7 @@ class Scheduler:
         entry = self._head_start.expect(envelope, content)
         if entry is None:
             return 0.0
-        self._active += 1
+        self._attempts.take()
         return entry.due
 
     def accepted(self, envelope: Envelope, content: Content) -> None:
@@ -119,13 +113,13 @@ class Scheduler:
         if entry is None:
             self._window.accept(envelope, content)
         else:
-            self._clock.callLater(0, self._launch, None, [entry])
+            self._clock.callLater(0, self._attempts.launch, None, [entry])
 
     def lost(self, envelope: Envelope) -> None:
         """A message that was expected will not come."""
         entry = self._head_start.take(envelope)
         if entry is not None:
-            self._release(entry)
+            self._attempts.release(entry)
             self._window.leave(entry)
 
     def start(self) -> Deferred[int]:
@@ -207,10 +201,10 @@ class Scheduler:
             if self._throttle.rates and self._throttle.delays(entry):
                 continue
             self._ready.take()
-            self._active += 1
+            self._attempts.take()
             batch.append(entry)
         if batch:
-            self._record(batch)
+            self._attempts.record(batch)
         for entry in batch:
             self._window.refill(entry.destination, entry.level)
 
@@ -218,90 +212,11 @@ class Scheduler:
         """Whether the house has a slot for it: the last few are reserved for urgent mail, and nothing starts below a demand."""
         if entry.rank > self._preemption.ceiling:
             return False
-        return self._active < self._connections - (0 if self._preemption.preempts(entry.level) else self._reserved)
+        return self._attempts.active < self._connections - (0 if self._preemption.preempts(entry.level) else self._reserved)
 
     def _free_now(self, entry: Entry) -> bool:
         """Whether there is a slot for `entry`, whose commit begins, and nobody to be asked."""
         return not self._stopping and not self._throttle.rates and self._fits(entry)
-
-    def _record(self, batch: list[Entry]) -> None:
-        now = self._now()
-        steps = []
-        for entry in batch:
-            entry.attempts += 1
-            entry.due = now + retry.delay(self._schedule, entry.attempts)
-            for number in entry.numbers:
-                steps.append((schema.RECORD_ATTEMPT, (entry.attempts, entry.due, entry.message.envelope.id, number, now)))
-        self._database.run(steps).addCallbacks(self._launch, self._not_recorded, callbackArgs=(batch,), errbackArgs=(batch,))
-
-    def _not_recorded(self, failure: Failure, batch: list[Entry]) -> None:
-        if failure.check(RowsGone):  # another process changed some of these: look again
-            for entry in batch:
-                self._release(entry)
-                self._window.leave(entry)
-            self._window.pick_up([entry.message.envelope.id for entry in batch])
-            return
-        self._log.failure("attempts cannot be recorded, and are not begun", failure)
-        self._events.state(Fault(self._now(), "attempts cannot be recorded; trying again"))
-        for entry in batch:
-            entry.attempts -= 1
-            self._release(entry)
-        self._clock.callLater(AGAIN, self._line_up_again, batch)
-
-    def _line_up_again(self, batch: list[Entry]) -> None:
-        for entry in batch:
-            self.line_up(entry)
-
-    def _launch(self, _: Any, batch: list[Entry]) -> None:
-        for entry in batch:
-            envelope = entry.message.envelope
-            unsent = self._unsent(envelope)
-            if unsent is not None:
-                entry.over = False
-                self._over(entry, [Disposition(recipient, unsent.reply(), "", unsent.code) for recipient in entry.recipients])
-                continue
-            request = Request(envelope, entry.recipients, entry.destination, entry.message.content, entry.attempts)
-            addresses = tuple(recipient.address for recipient in entry.recipients)
-            self._events.state(Started(self._now(), entry.message.name, entry.destination, addresses, entry.attempts, entry.level))
-            entry.over = False
-            transfer = self._agent.deliver(request, partial(self._over, entry))
-            if not entry.over:
-                self._preemption.began(entry, transfer)
-
-    def _unsent(self, envelope: Envelope) -> Reason | None:
-        """Why an attempt that was to begin now does not."""
-        if self._stopping:
-            return reasons.ABANDONED
-        if envelope.by_mode and self._now() >= retry.returned_at(math.inf, envelope.deliver_by, envelope.by_mode):
-            return reasons.TOO_LATE
-        return None
-
-    def _over(self, entry: Entry, dispositions: list[Disposition]) -> None:
-        """An attempt has ended. Its slot is free at once; what became of it is written in the next group commit."""
-        if entry.over:
-            self._log.error("an attempt for {id} ended twice", id=entry.message.name)
-            return
-        entry.over = True
-        self._preemption.ended(entry)
-        self._settlement.settle(entry, dispositions, self._settled)
-        if not entry.cancelled:
-            self._reach.learn(self._ready.destination(entry.destination), dispositions, ending=self._stopping)
-        self._release(entry)
-
-    def _settled(self, entry: Entry, due: float | None) -> None:
-        """What became of the attempt is committed; `due` is when the rest of it is tried again."""
-        self._window.leave(entry)
-        if due is not None:
-            self._window.again(entry.message.envelope.id, due)
-
-    def _release(self, entry: Entry) -> None:
-        self._active -= 1
-        self._preemption.withdraw(entry)
-        self._ready.release(entry)
-        self._wake()
-        if self._drained is not None and not self._active:
-            drained, self._drained = self._drained, None
-            drained.callback(None)
 
     # The end.
 
@@ -315,22 +230,11 @@ class Scheduler:
             self._pumping.cancel()
             self._pumping = None
         self._preemption.end()
-        drained: Deferred[None] = Deferred()
-        if not self._active:
-            drained.callback(None)
-        else:
-            self._drained = drained
-            end = self._clock.callLater(grace, self._abandon)
-            drained.addCallback(lambda _: end.cancel() if end.active() else None)
-        return drained.addCallback(lambda _: self._settlement.finish())
-
-    def _abandon(self) -> None:
-        for running in self._preemption.running():
-            running.transfer.abandon()
+        return self._attempts.end(grace).addCallback(lambda _: self._settlement.finish())
 
     def waiting(self) -> tuple[int, int, int]:
         """How many entries are ready or held, delayed, and under way."""
-        return self._window.waiting(), self._window.calendar.count, self._active
+        return self._window.waiting(), self._window.calendar.count, self._attempts.active
 
     def standing(self) -> Standing:
         """What only memory knows."""
