@@ -232,6 +232,9 @@ class Connection(TwistedProtocol):
 
     def _go_on(self, transfer: Transfer) -> None:
         """The transfer wants another transaction: here, unless the session is over or somebody more urgent waits."""
+        if transfer.given_up:
+            self._finish(transfer, Fault(reasons.ABANDONED))
+            return
         self.transaction.leave()
         if self.dialogue.closing:
             self._keeper.again(transfer)

@@ -101,6 +101,7 @@ class Transaction:
         if not dialogue.taken and is_too_many(replies[-1]):
             return False
         transfer.record(self._link.peer, replies, self.proposal or NOTHING)
+        dialogue.replies = []
         return True
 
     def _verdicts(self) -> Sequence[Reply | None]:
@@ -200,7 +201,10 @@ class Transaction:
     # --- the transfer's side ------------------------------------------------------------------------------------------------------
 
     def may_stop(self) -> bool:
-        return not self.dotted
+        if not self.dotted or self.transfer is None:
+            return True
+        replies = self._link.dialogue.replies
+        return len(replies) < len(self.transfer.left) or any(map(is_too_many, replies))
 
     def halted(self, transfer: Transfer) -> None:
         if self._outflow.active:

@@ -31,7 +31,7 @@ class Holder(Protocol):
     """Where a transfer is."""
 
     def may_stop(self) -> bool:
-        """False once the end of the message is out of our hands."""
+        """False once the end of the message is out of our hands, for all recipients that are left."""
 
     def halted(self, transfer: Transfer) -> None:
         """`transfer.stopped` was set."""
@@ -46,7 +46,7 @@ class Holder(Protocol):
 class Transfer:
     """Implements mail.disposition.Transfer."""
 
-    __slots__ = ("_decided", "_done", "holder", "left", "over", "pressed", "request", "stopped")
+    __slots__ = ("_decided", "_done", "given_up", "holder", "left", "over", "pressed", "request", "stopped")
     _log = Logger()
 
     def __init__(self, request: Request, done: Done, holder: Holder) -> None:
@@ -55,6 +55,7 @@ class Transfer:
         self.stopped = False
         self.pressed = False  # it goes on although it is stopped: who is more urgent waits for its connection
         self.over = False
+        self.given_up = False  # it was abandoned: what is under way may end, and nothing more begins
         self.left: Sequence[int] = range(len(request.recipients))  # numbers of recipients, in their order
         self._decided: dict[int, Disposition] = {}  # by number
         self._done = done
@@ -80,6 +81,7 @@ class Transfer:
 
     def abandon(self) -> None:
         if not self.over:
+            self.given_up = True
             self.holder.abandoned(self)
 
     def settle(self, peer: str, verdicts: Sequence[Verdict], fault: Fault | None = None, *, proposal: Proposal = NOTHING) -> None:

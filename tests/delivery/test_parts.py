@@ -189,6 +189,59 @@ class PartsTests(DeliveryCase):
         assert said(dispositions) == [("u@x", *TAKEN), ("a@x", *TAKEN), ("b@x", *TAKEN)]
         assert RCPT.findall(bytes(peer.lines[0].received)) == [b"a@x", b"u@x", b"b@x"]
 
+    async def test_a_stop_holds_between_two_parts(self) -> None:
+        """A27: a transfer that waits for the verdict on a part can be stopped: the next does not begin before go. The last cannot."""
+        answers = [threading.Event(), threading.Event()]
+
+        def script(line: Line) -> None:
+            line.greet()
+            line.envelope("250 ok", "452 4.5.3 one at a time")
+            for number, answer in enumerate(answers):
+                line.until(b"\r\n.\r\n")
+                answer.wait(20)
+                line.send("250 ok\r\n")
+                if not number:
+                    line.envelope()
+            line.gone()
+
+        with Peer(script) as peer:
+            delivery = self.make(("*", peer.via))
+            underway = Underway(delivery, request(peer.via, "a@x", "b@x"))
+            await self.until(lambda: peer.lines and peer.lines[0].received.endswith(b"\r\n.\r\n"))
+            assert underway.transfer.stop()
+            answers[0].set()
+            await self.turn(0.3)
+            assert peer.lines[0].received.count(b"MAIL") == 1
+            underway.transfer.go()
+            await self.until(lambda: peer.lines[0].received.count(b"\r\n.\r\n") == 2)
+            assert not underway.transfer.stop()
+            answers[1].set()
+            assert said(await underway.ended) == [("a@x", *TAKEN), ("b@x", *TAKEN)]
+            await delivery.stop()
+        assert len(peer.lines) == 1
+
+    async def test_giving_up_begins_no_other_part(self) -> None:
+        """`abandon` behind the final dot of the first part: its verdict is waited for, and the others are deferred unasked."""
+        answer = threading.Event()
+
+        def script(line: Line) -> None:
+            line.greet(limited("RCPTMAX=1"))
+            line.envelope()
+            line.until(b"\r\n.\r\n")
+            answer.wait(20)
+            line.send("250 ok\r\n")
+            line.gone()
+
+        with Peer(script) as peer:
+            delivery = self.make(("*", peer.via))
+            underway = Underway(delivery, request(peer.via, "a@x", "b@x"))
+            await self.until(lambda: peer.lines and peer.lines[0].received.endswith(b"\r\n.\r\n"))
+            underway.transfer.abandon()
+            answer.set()
+            assert said(await underway.ended) == [("a@x", *TAKEN), ("b@x", 451, "abandoned")]
+            await delivery.stop()
+        assert peer.lines[0].received.count(b"MAIL") == 1
+
     async def test_giving_up_keeps_what_was_reached(self) -> None:
         """`abandon` in the second part: who has the message is delivered, the others are deferred."""
 
