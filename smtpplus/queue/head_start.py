@@ -2,7 +2,7 @@
 
 While the commit is under way others are stopped already, so that the next hop's connection and the processor are free when it is done; no
 second commit stands between the acceptance and the first octet to the next hop. Only a message that would be next, whatever
-else waits, gets such a start: of a preempting level, for one open destination with room, with no rule and no rate to be asked. All
+else waits, gets such a start: of a preempting level, for one open destination with room, within its rates, with no rule to be asked. All
 others wait their turn in the usual way. If the commit fails, the slot is given back.
 """
 
@@ -15,6 +15,7 @@ from smtpplus.queue import retry
 from smtpplus.queue.entry import Entry
 from smtpplus.queue.preemption import Preemption
 from smtpplus.queue.ready import Ready
+from smtpplus.queue.throttle import Throttle
 from smtpplus.queue.window import Window
 
 
@@ -27,6 +28,7 @@ class HeadStart:
         window: Window,
         ready: Ready,
         preemption: Preemption,
+        throttle: Throttle,
         free: Callable[[Entry], bool],
         schedule: Sequence[float],
         now: Callable[[], float],
@@ -34,6 +36,7 @@ class HeadStart:
         self._window = window
         self._ready = ready
         self._preemption = preemption
+        self._throttle = throttle
         self._free = free
         self._schedule = schedule
         self._now = now
@@ -44,8 +47,9 @@ class HeadStart:
         if envelope.release_at or envelope.by_mode or not self._preemption.preempts(envelope.level):
             return None
         entry = self._window.alone(envelope, content)
-        if entry is None or not self._free(entry) or not self._ready.start(entry):
+        if entry is None or not (self._free(entry) and self._ready.admits(entry) and self._throttle.admits(entry)):
             return None
+        self._ready.start(entry)
         entry.attempts = 1
         entry.due = self._now() + retry.delay(self._schedule, 1)
         self._expected[envelope.id] = entry

@@ -163,14 +163,15 @@ class Ready:
         key = found.top() if found is not None else None
         return key is not None and key[0] <= level
 
-    def start(self, entry: Entry) -> bool:
-        """Count `entry`, which did not wait, as running at its destination; False if there is no room."""
+    def admits(self, entry: Entry) -> bool:
+        """Whether its destination has room for `entry`, which did not wait."""
         destination = self.destination(entry.destination)
-        if not destination.admits(entry.level):
-            self.offer(destination)
-            return False
-        destination.running += 1
-        return True
+        self.offer(destination)
+        return destination.admits(entry.level)
+
+    def start(self, entry: Entry) -> None:
+        """Count `entry`, which did not wait, as running at its destination."""
+        self.destination(entry.destination).running += 1
 
     def remove(self, entries: Iterable[Entry]) -> None:
         """Let these entries, which wait, wait no longer. Costs as much as waits at their destinations."""

@@ -83,7 +83,13 @@ class Scheduler:
             events=events,
         )
         self._head_start = HeadStart(
-            window=self._window, ready=ready, preemption=preemption, free=self._free_now, schedule=schedule, now=now
+            window=self._window,
+            ready=ready,
+            preemption=preemption,
+            throttle=self._throttle,
+            free=lambda entry: not self._stopping and self._fits(entry),
+            schedule=schedule,
+            now=now,
         )
         self._looking = LoopingCall(self._look)
         self._looking.clock = clock
@@ -213,10 +219,6 @@ class Scheduler:
         if entry.rank > self._preemption.ceiling:
             return False
         return self._attempts.active < self._connections - (0 if self._preemption.preempts(entry.level) else self._reserved)
-
-    def _free_now(self, entry: Entry) -> bool:
-        """Whether there is a slot for `entry`, whose commit begins, and nobody to be asked."""
-        return not self._stopping and not self._throttle.rates and self._fits(entry)
 
     # The end.
 

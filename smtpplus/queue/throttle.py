@@ -46,14 +46,8 @@ class Throttle:
 
     def delays(self, entry: Entry) -> bool:
         """Whether `entry`, which is the best there is, must wait; if so it is not ready any more, else it is counted."""
-        if entry.attempts:
-            return False
-        now = self._now()
-        envelope = entry.message.envelope
-        load = Load(entry.user, envelope.list, entry.destination, len(entry.numbers), envelope.size)
-        wait = self.rates.over(load, now)
+        wait = self._counted(entry) if not entry.attempts else None
         if wait is None:
-            self.rates.count(load, now)
             return False
         self._over[wait.kind][wait.name] = wait
         if wait.kind == "destination":
@@ -63,6 +57,20 @@ class Throttle:
             self._members.setdefault(wait.name, set()).update(self._window.members(wait.name), (entry.user,))
         self._shut()
         return True
+
+    def admits(self, entry: Entry) -> bool:
+        """Whether `entry`, which is not ready yet, is within every limit; if so it is counted."""
+        return not self.rates or self._counted(entry) is None
+
+    def _counted(self, entry: Entry) -> OverRate | None:
+        """The limit that a first attempt has to wait for; if there is none it is counted."""
+        now = self._now()
+        envelope = entry.message.envelope
+        load = Load(entry.user, envelope.list, entry.destination, len(entry.numbers), envelope.size)
+        wait = self.rates.over(load, now)
+        if wait is None:
+            self.rates.count(load, now)
+        return wait
 
     def look(self) -> None:
         """Let those go on whose time has come."""

@@ -89,7 +89,8 @@ class Window:
         """The one entry of a message that is about to be committed; None if it has several, or waits behind others or for a rule."""
         recipients = envelope.recipients
         destination, *others = {self.destination_of(recipient.address) for recipient in recipients}
-        if others or self.aside.rules or self._ready.waits(destination, envelope.level):
+        barred = envelope.user in self.parking.shut or bool(self.aside.rules)
+        if others or barred or self._ready.waits(destination, envelope.level):
             return None
         window = (destination, envelope.level)
         if self._reading[window] or (self.parking.count and self.parking.waiting(*window)):

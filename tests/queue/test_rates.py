@@ -122,6 +122,17 @@ class RateTests(RatedCase):
     )
 
     @inlineCallbacks
+    def test_urgent_mail_starts_with_its_250_within_the_limits(self) -> Any:
+        """A27, C7: urgent mail that begins with its commit is counted like other mail; what is over the limit waits its turn."""
+        for number in range(1, 9):
+            yield self.accept(envelope(number, 1, "app", f"b@{number}.net", at=self.wall))
+        self.assertEqual([attempts for (attempts,) in self.rows("SELECT attempts FROM recipients ORDER BY message_id")], [1] * 6 + [0] * 2)
+        yield self.deliver(5)
+        self.assertEqual(self.agent.begun(), [1, 2, 3, 4, 5, 6])
+        yield self.deliver(60)
+        self.assertEqual(self.agent.begun()[6:], [7, 8])
+
+    @inlineCallbacks
     def test_over_a_rate_mail_waits_and_goes(self) -> Any:
         """C7: of ten messages of one user six go at once and the others in the next minute, in their order, each once; another user's mail
         does not wait for them."""
