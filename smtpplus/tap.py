@@ -37,6 +37,7 @@ from smtpplus.config.watch import Watch
 from smtpplus.delivery.attempt import Delivery
 from smtpplus.delivery.signing import Signer
 from smtpplus.events import Events
+from smtpplus.mail.budget import Budgets
 from smtpplus.observation.assembly import Observation
 from smtpplus.observation.maillog import MailLog
 from smtpplus.operation.confirmation import confirmation
@@ -136,14 +137,8 @@ class House:
         self._watch = Watch(path, reactor, self._changed)
         self._threads = ThreadPool(0, THREADS, name="smtpplus-files")
         self._signer = Signer(self._database, reactor=reactor, threads=self._threads, now=time.time)
-        self._delivery = Delivery(
-            configuration=configuration,
-            reactor=reactor,
-            threads=self._threads,
-            random=random.SystemRandom(),
-            own=_own_ports(configuration),
-            signer=self._signer,
-        )
+        self._delivery = _deliver(configuration, self._threads, self._signer)
+        budgets = Budgets()
         self.queue = assemble(
             configuration=configuration,
             database=self._database,
@@ -154,6 +149,7 @@ class House:
             process=os.getpid(),
             events=events,
             allowances=lambda connection: load_allowances(connection, self._directory.server),
+            counts={"budgets": budgets},
         )
         self._observation = _observe(configuration, self._database, events, self.queue.new_id)
         self._reserve = Reserve(configuration.state_directory, configuration.queue.minimum_free, time.monotonic)
@@ -170,6 +166,7 @@ class House:
                 tls=server_tls(configuration, time.time()),
                 reactor=reactor,
                 full=self._reserve.short,
+                budgets=budgets,
             )
         )
 
@@ -249,6 +246,12 @@ def _observe(configuration: Configuration, database: Database, events: Events, n
         new_id=new_id,
         certificate=Path(configuration.tls.certificate or configuration.state_directory / CERTIFICATE),
     )
+
+
+def _deliver(configuration: Configuration, threads: ThreadPool, signer: Signer) -> Delivery:
+    """Those who deliver."""
+    own = _own_ports(configuration)
+    return Delivery(configuration=configuration, reactor=reactor, threads=threads, random=random.SystemRandom(), own=own, signer=signer)
 
 
 def _mail_log(configuration: Configuration) -> MailLog | None:

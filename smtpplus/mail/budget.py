@@ -1,18 +1,23 @@
 """Priority budgets: so many messages an hour that a user may send at levels 1 and 2 (D2). Pure arithmetic over times.
 
 The hour slides: whatever hour one looks at, no more than the budget went at a preempting level. What is over it goes at level 3, is
-delivered all the same, and spends nothing. Counts live in memory, a time for each message within the hour; a restart begins anew.
+delivered all the same, and spends nothing. Counts live in memory, a time for each message within the hour; `save` and `restore` carry
+them over a restart, a little too late within their minute, so that an hour over a restart has no more than the budget either.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 
 from smtpplus.mail.priority import NORMAL
 
 HOUR = 3600.0  # seconds
 COSTLY = 2  # levels up to this one spend
+GRAIN = 60.0  # seconds: messages of one such step are kept over a restart as so many at the time of the last
 FORGET = 1024  # users known before those with nothing spent are dropped
+
+Saved = dict[str, list[tuple[float, int]]]  # by user: a time, seconds since the epoch, and how many messages
 
 
 class Budgets:
@@ -40,6 +45,22 @@ class Budgets:
             return NORMAL
         spent.append(now)
         return asked
+
+    def save(self, now: float) -> Saved:
+        """What has been spent in the last hour."""
+        self._forget(now)
+        saved: Saved = {}
+        for user, spent in self._spent.items():
+            recent = (at for at in spent if now - HOUR < at <= now)
+            steps = (list(step) for _, step in itertools.groupby(recent, lambda at: at // GRAIN))
+            saved[user] = [(step[-1], len(step)) for step in steps]
+        return saved
+
+    def restore(self, saved: Saved, now: float) -> None:
+        """What had been spent before a restart; what was spent since then stays."""
+        for user, steps in saved.items():
+            before = [at for at, count in steps if now - HOUR < at <= now for _ in range(count)]
+            self._spent[user] = deque(sorted([*before, *self._spent.get(user, ())]))
 
     def _forget(self, now: float) -> None:
         self._spent = {user: spent for user, spent in self._spent.items() if spent and spent[-1] > now - HOUR}

@@ -22,7 +22,7 @@ from smtpplus.queue.ready import Ready
 from smtpplus.queue.scheduler import Scheduler
 from smtpplus.queue.settlement import Settlement
 from smtpplus.queue.spool import Spool
-from smtpplus.queue.standing import Report
+from smtpplus.queue.standing import Counts, Report
 from smtpplus.queue.watch import Watch
 from smtpplus.storage.database import Database
 
@@ -75,10 +75,11 @@ def assemble(
     process: int,
     events: Events,
     allowances: Callable[[Connection], Allowances] | None = None,
+    counts: Mapping[str, Counts] | None = None,
 ) -> Queue:
     """A queue over `database` that sends by `agent`. `destination` says for a domain what groups it; `process` goes into ids.
 
-    Without `allowances` the limits are those of the configuration.
+    Without `allowances` the limits are those of the configuration. `counts` are kept over restarts, by name.
     """
     levels = frozenset(configuration.priority.preempting_levels)
     delivery, settings = configuration.delivery, configuration.queue
@@ -106,16 +107,9 @@ def assemble(
     )
     spool.arrivals = scheduler
     outbox = Outbox(database=database, spool=spool, new_id=new_id, clock=clock, now=now, events=events)
-    watch = Watch(
-        database=database,
-        scheduler=scheduler,
-        terms=lambda connection: terms if allowances is None else _terms(allowances(connection)),
-        lifetime=settings.lifetime,
-        clock=clock,
-        now=now,
-        events=events,
-    )
-    report = Report(database=database, standing=scheduler.standing, rates=rates, clock=clock, now=now)
+    told = (lambda connection: terms) if allowances is None else (lambda connection: _terms(allowances(connection)))
+    watch = Watch(database=database, scheduler=scheduler, terms=told, lifetime=settings.lifetime, clock=clock, now=now, events=events)
+    report = Report(database=database, standing=scheduler.standing, counts={"rates": rates, **(counts or {})}, clock=clock, now=now)
     return Queue(spool, scheduler, new_id, outbox, watch, report)
 
 

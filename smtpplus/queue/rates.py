@@ -128,8 +128,9 @@ class Meter:
         while steps and steps[-1][0] > now:
             self.total -= steps.pop()[1]
 
-    def steps(self) -> list[tuple[float, int]]:
+    def steps(self, now: float) -> list[tuple[float, int]]:
         """What went, step by step."""
+        self._slide(now)
         return list(self._steps)
 
 
@@ -140,7 +141,6 @@ class Rates:
         self._terms = terms
         self._destinations = tuple(destinations)  # each destination
         self._meters: dict[str, Meter] = {}
-        self._saved: Saved = {}
         self._room = FORGET
         self._limited = bool(terms or destinations)
 
@@ -152,13 +152,18 @@ class Rates:
         self._terms = terms
         self._limited = bool(terms or self._destinations)
 
-    def restore(self, saved: Saved) -> None:
-        """What had gone before a restart; see `save`."""
-        self._saved = saved
-
-    def save(self) -> Saved:
+    def save(self, now: float) -> Saved:
         """What has gone, of limits of an hour or more; shorter ones are over before a restart is."""
-        return {name: meter.steps() for name, meter in self._meters.items() if meter.limit.period >= HOUR and meter.total}
+        long = ((name, meter.steps(now)) for name, meter in self._meters.items() if meter.limit.period >= HOUR)
+        return {name: steps for name, steps in long if steps}
+
+    def restore(self, saved: Saved, now: float) -> None:
+        """What had gone before a restart; see `save`. What is not asked for is kept for the next restart."""
+        for name, steps in saved.items():
+            _, unit, period = name.rsplit(" ", 2)
+            meter = Meter(Limit(0, float(period), "octets" if unit == "octets" else "recipients"), steps)
+            if meter.steps(now):
+                self._meters.setdefault(name, meter)
 
     def of_user(self, user: str, list_: str) -> Limits:
         """What is in force for a user."""
@@ -176,7 +181,7 @@ class Rates:
         for kind, name, some in self._held(load):
             free, used_up = now, ""
             for limit in some:
-                until = self._meter(kind, name, limit).free_at(load.amount(limit.unit), now)
+                until = self._meter(kind, name, limit, now).free_at(load.amount(limit.unit), now)
                 if until > free:
                     free, used_up = until, str(limit)
             if used_up:
@@ -187,7 +192,7 @@ class Rates:
         """It goes now."""
         for kind, name, some in self._held(load):
             for limit in some:
-                self._meter(kind, name, limit).count(load.amount(limit.unit), now)
+                self._meter(kind, name, limit, now).count(load.amount(limit.unit), now)
         if len(self._meters) > self._room:
             self._meters = {name: meter for name, meter in self._meters.items() if meter.free_at(meter.limit.amount, now) > now}
             self._room = max(FORGET, 2 * len(self._meters))
@@ -200,10 +205,9 @@ class Rates:
             ("destination", load.destination, self._destinations),
         )
 
-    def _meter(self, kind: Owner, owner: str, limit: Limit) -> Meter:
+    def _meter(self, kind: Owner, owner: str, limit: Limit, now: float) -> Meter:
         name = f"{kind} {owner} {limit.unit} {limit.period:.0f}"
         found = self._meters.get(name)
         if found is None or found.limit != limit:
-            steps = found.steps() if found is not None else self._saved.pop(name, ())
-            found = self._meters[name] = Meter(limit, steps)
+            found = self._meters[name] = Meter(limit, found.steps(now) if found is not None else ())
         return found

@@ -1,15 +1,15 @@
 """How the daemon stands, for those who ask the database: what is under way, stopped, or left alone.
 
 Only memory knows this. Once a second it is written as one row if it changed, so that an idle daemon writes nothing. A row of a daemon
-that is gone is told by its process id. What has gone under quotas is written now and then and at the end, and read at the start: a crash
-forgets the last seconds of it.
+that is gone is told by its process id. What has gone under quotas, and was spent of budgets, is written now and then and at the end,
+and read at the start: a crash forgets the last seconds of it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import msgspec
 from sqlalchemy import Connection, insert, select, update
@@ -17,14 +17,24 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
-from smtpplus.queue.rates import OverRate, Rates, Saved
+from smtpplus.queue.rates import OverRate, Saved
 from smtpplus.storage import schema
 from smtpplus.storage.database import Database
 
 EVERY = 1.0  # seconds between two looks
 SHOWN = 100  # destinations and transfers named in one row
 COUNTED = 10  # looks after which what has gone under quotas is written
-NAME, RATES = "queue", "rates"
+NAME = "queue"
+
+
+class Counts(Protocol):
+    """What is counted, and must not begin anew with a restart."""
+
+    def save(self, now: float) -> Saved:
+        """What counts still."""
+
+    def restore(self, saved: Saved, now: float) -> None:
+        """What `save` gave before a restart."""
 
 
 class BackingOff(msgspec.Struct, frozen=True):
@@ -69,12 +79,18 @@ class Report:
     """Writes how the daemon stands. `start` it with the scheduler, `stop` it before the database."""
 
     def __init__(
-        self, *, database: Database, standing: Callable[[], Standing], rates: Rates, clock: IReactorTime, now: Callable[[], float]
+        self,
+        *,
+        database: Database,
+        standing: Callable[[], Standing],
+        counts: Mapping[str, Counts],
+        clock: IReactorTime,
+        now: Callable[[], float],
     ) -> None:
         self._database = database
         self._standing = standing
-        self._rates = rates
-        self._counted = "{}"
+        self._counts = counts
+        self._counted = dict.fromkeys(counts, "{}")
         self._looks = 0
         self._now = now
         self._written = ""
@@ -83,9 +99,11 @@ class Report:
         self._loop.clock = clock
 
     def start(self) -> Deferred[Any]:
-        """Write now, and whenever something changed. Fires when what had gone under quotas before a restart is known."""
+        """Write now, and whenever something changed. Fires when what had gone under quotas and budgets before a restart is known."""
         self._loop.start(EVERY)
-        return self._database.read(lambda connection: _value(connection, RATES)).addCallbacks(self._restore, lambda failure: None)
+        return self._database.read(lambda connection: {name: _value(connection, name) for name in self._counts}).addCallbacks(
+            self._restore, lambda failure: None
+        )
 
     def stop(self) -> Deferred[Any]:
         """Write that the daemon has stopped; fires when that is done or cannot be."""
@@ -94,9 +112,10 @@ class Report:
         self._count()
         return self._write(NAME, msgspec.json.encode(Row(0, Standing(0, 0, 0))).decode())
 
-    def _restore(self, text: str | None) -> None:
-        if text is not None:
-            self._rates.restore(msgspec.json.decode(text, type=Saved))
+    def _restore(self, found: dict[str, str | None]) -> None:
+        for name, text in found.items():
+            if text is not None:
+                self._counts[name].restore(msgspec.json.decode(text, type=Saved), self._now())
 
     def _look(self) -> None:
         text = msgspec.json.encode(Row(os.getpid(), self._standing())).decode()
@@ -107,10 +126,11 @@ class Report:
             self._count()
 
     def _count(self) -> None:
-        text = msgspec.json.encode(self._rates.save()).decode()
-        if text != self._counted:
-            self._counted = text
-            self._write(RATES, text)
+        for name, counts in self._counts.items():
+            text = msgspec.json.encode(counts.save(self._now())).decode()
+            if text != self._counted[name]:
+                self._counted[name] = text
+                self._write(name, text)
 
     def _write(self, name: str, text: str) -> Deferred[Any]:
         at = self._now()

@@ -111,9 +111,16 @@ class Acceptance:
     _log = Logger()
 
     def __init__(
-        self, *, configuration: Configuration, events: Events, spool: Spool, new_id: Callable[[], int], now: Callable[[], float]
+        self,
+        *,
+        configuration: Configuration,
+        events: Events,
+        spool: Spool,
+        new_id: Callable[[], int],
+        now: Callable[[], float],
+        budgets: Budgets | None = None,
     ) -> None:
-        self._budgets = Budgets()
+        self._budgets = Budgets() if budgets is None else budgets
         self._hostname = configuration.hostname
         self._display = configuration.priority.display
         self._fix_headers = configuration.submission.fix_headers

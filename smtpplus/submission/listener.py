@@ -23,6 +23,7 @@ from twisted.mail import smtp
 
 from smtpplus.config import Configuration, Listen, Network
 from smtpplus.events import Events
+from smtpplus.mail.budget import Budgets
 from smtpplus.mail.reasons import Refusal
 from smtpplus.submission import scram
 from smtpplus.submission.acceptance import Acceptance, Spool
@@ -52,6 +53,7 @@ class Dependencies:
     reactor: Any  # IReactorTime, IReactorFDSet
     now: Callable[[], float] = time.time  # seconds since the epoch; the reactor's own are good for intervals alone
     full: Callable[[], bool] = bool  # whether there is no room for another message
+    budgets: Budgets = attrs.Factory(Budgets)
 
 
 class SubmissionFactory(smtp.SMTPFactory):
@@ -154,6 +156,7 @@ class SubmissionService(Service):
             spool=dependencies.spool,
             new_id=dependencies.new_id,
             now=dependencies.now,
+            budgets=dependencies.budgets,
         )
         self.factories = [SubmissionFactory(dependencies, listen, self.sessions, acceptance) for listen in configuration.listen]
         tls, events = dependencies.tls, dependencies.events

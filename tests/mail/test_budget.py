@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpplus.mail.budget import FORGET, HOUR, Budgets
+from smtpplus.mail.budget import FORGET, GRAIN, HOUR, Budgets, Saved
 
 
 def test_over_the_budget_goes_at_normal() -> None:
@@ -50,3 +51,35 @@ def test_no_hour_has_more(steps: list[float], budget: int) -> None:
         assert (level == 2) is (len(within) < budget)
         if level == 2:
             urgent.append(now)
+
+
+@given(st.lists(st.floats(0, 600), min_size=1, max_size=80), st.integers(1, 5), st.integers(0, 79))
+def test_no_hour_over_a_restart_has_more(steps: list[float], budget: int, restart: int) -> None:
+    """D2: budgets are not given anew by a restart, wherever it falls; what was spent then comes free at most a minute late."""
+    budgets, now, urgent = Budgets(), 10_000.0, list[float]()
+    for number, step in enumerate(steps):
+        now += step
+        if number == restart:
+            after = Budgets()
+            after.restore(msgspec.json.decode(msgspec.json.encode(budgets.save(now)), type=Saved), now)
+            budgets = after
+        within = [at for at in urgent if at > now - HOUR]
+        level = budgets.level("app", budget, 2, now)
+        assert level == 3 or len(within) < budget
+        assert level == 2 or len([at for at in urgent if at > now - HOUR - GRAIN]) >= budget
+        if level == 2:
+            urgent.append(now)
+
+
+def test_a_restart_forgets_nothing_that_came_before_it_was_read() -> None:
+    """D2: mail that comes while the database is still being read is counted with what was spent before."""
+    before, after = Budgets(), Budgets()
+    for at in (1.0, 2.0, 70.0):
+        before.level("app", 9, 1, at)
+    saved = before.save(80.0)
+    assert saved == {"app": [(2.0, 2), (70.0, 1)]}
+    after.level("app", 9, 1, 75.0)
+    after.restore(saved, 80.0)
+    assert [after.level("app", 5, 1, at) for at in (81.0, 82.0)] == [1, 3]
+    assert before.save(HOUR + 60.0) == {"app": [(70.0, 1)]}
+    assert before.save(HOUR + 70.0) == {}

@@ -92,9 +92,11 @@ def test_quotas_outlive_a_restart() -> None:
     before, after = Rates(terms, [Limit(1, HOUR, "octets")]), Rates(terms)
     load = Load("app", "default", "x.net", 1, 100)
     before.count(load, 1000.0)
-    saved = before.save()
+    saved = before.save(1000.5)
     assert set(saved) == {"user app recipients 86400", "list default recipients 3600", "destination x.net octets 3600"}
-    after.restore(saved)
+    after.restore(saved, 1000.5)
+    assert set(after.save(1001.0)) == set(saved), "also what nobody has asked for since outlives the next restart"
+    assert after.save(1001.0 + HOUR * 2).keys() == {"user app recipients 86400"}
     over = after.over(load, 1001.0)
     assert over is not None
     assert over.until > 80_000.0

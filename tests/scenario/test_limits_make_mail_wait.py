@@ -12,7 +12,7 @@ APP = "app@example.com"
 
 def test_mail_over_a_rate_waits_and_goes_when_it_may(tmp_path: Path) -> None:
     """C7, D2: of five messages three go under a rate of three a minute, the others when it is lifted; over its budget urgent mail is
-    accepted at 3, the reply says so with X.3.6, and explain tells it."""
+    accepted at 3, the reply says so with X.3.6, and explain tells it. A restart gives no new budget."""
     with NextHop() as hop, Daemon(tmp_path, routes=[{"via": hop.via}]) as daemon:
         password = daemon.add_user("app")
         daemon.start()
@@ -42,3 +42,9 @@ def test_mail_over_a_rate_waits_and_goes_when_it_may(tmp_path: Path) -> None:
         explained = daemon.cli("explain", lowered)
         assert explained.returncode == 0
         assert "budget" in explained.stdout, explained.stdout
+        daemon.restart()
+        time.sleep(1.2)
+        with sender.session(daemon.port, "app", password) as client:
+            client.mail(APP)
+            client.rcpt("b@example.net")
+            assert client.data(sender.compose("m-5", sender=APP, to="b@example.net", fields={"X-Priority": "1"}))[1].startswith(b"2.3.6")
