@@ -95,20 +95,20 @@ Script = Callable[[Line], None]
 
 
 class Peer:
-    """Listens on 127.0.0.1:`port` and plays. Use as a context manager; leaving it raises what a script raised.
+    """Listens on `host`:`port` and plays; port 0 is a free one. Use as a context manager; leaving it raises what a script raised.
 
     One that is `asleep` has the port and refuses connections until `wake`.
     """
 
-    def __init__(self, *scripts: Script, asleep: bool = False) -> None:
+    def __init__(self, *scripts: Script, asleep: bool = False, host: str = "127.0.0.1", port: int = 0) -> None:
         self.scripts = scripts
         self.lines: list[Line] = []
         self.faults: list[BaseException] = []
         self._threads: list[threading.Thread] = []
         self._asleep = asleep
-        self._listening = socket.socket()
+        self._listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._listening.bind(("127.0.0.1", 0))
+        self._listening.bind((host, port))
         self.port = int(self._listening.getsockname()[1])
 
     @property

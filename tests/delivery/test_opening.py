@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from twisted.internet.ssl import Certificate
+from twisted.trial.unittest import SkipTest
 
 from smtpplus.config import Route
 from smtpplus.delivery import opening
@@ -85,6 +86,25 @@ class RaceTests(DeliveryCase):
             assert isinstance(found, tuple)
             assert [each.address for each in found] == ["::2", "127.0.0.2", "::3", "127.0.0.1", "::4"]
             assert said(await self.send(delivery, request(delivery.router.destination("b.example")))) == DELIVERED
+            await delivery.stop()
+
+    async def test_ipv6_goes_first_and_ipv4_is_there_for_it(self) -> None:
+        """C3, RFC 8305: of a host with both families IPv6 gets the message, or IPv4 if nobody is there; a literal is as good as a name."""
+        try:
+            six = Peer(plain, plain, host="::1")
+        except OSError:
+            raise SkipTest("this machine has no IPv6") from None
+        dns = self.zone({"b.example": [mx(10, "host.example")], "host.example": [a("127.0.0.1"), aaaa("::1")]})
+        with six, Peer(plain, port=six.port) as four:
+            delivery = self.make(("*", "mx"), dns=(dns,), mx_port=six.port)
+            found = [await self.send(delivery, request(domain)) for domain in ("b.example", "[IPv6:::1]")]
+            await delivery.stop()
+            assert [each.peer for (each,) in found] == [f"{host}[::1]:{six.port}" for host in ("host.example", "[IPv6:::1]")]
+            assert not four.lines
+        with Peer(plain, port=six.port):
+            delivery = self.make(("*", "mx"), dns=(dns,), mx_port=six.port)
+            [disposition] = await self.send(delivery, request("b.example"))
+            assert disposition.peer == f"host.example[127.0.0.1]:{six.port}"
             await delivery.stop()
 
     async def test_an_opening_is_abandoned_in_the_middle_of_a_race(self) -> None:
