@@ -7,6 +7,7 @@ in kind, list and `what` are one problem, however often they come.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -107,15 +108,16 @@ def default_mode(kind: str) -> Mode:
 
 def _refused(event: events.Refused | events.WouldRefuse) -> Problem:
     let_through = " (let through by alert mode)" if isinstance(event, events.WouldRefuse) else ""
-    sender = event.sender or "the null sender"
+    address, in_header = about(event.sender, event.reply)
+    sender = address or "the null sender"
     reference = getattr(event, "reference", "")
     host = event.client.rpartition(":")[0]
     who = f"user {event.user} at {host}" if event.user else f"a client at {host}"
     facts = Facts(
         who,
-        f"mail from {sender} was refused{let_through}",
+        f"mail {'that says From' if in_header else 'from'} {sender} was refused{let_through}",
         event.reply,
-        _remedy(event.reason, event.user, event.sender),
+        _remedy(event.reason, event.user, event.sender, event.reply),
         reference,
         event.user,
     )
@@ -164,18 +166,40 @@ def failed_logins(host: str, count: int) -> Problem:
     return Problem("failed_logins", "", "", host, facts)
 
 
-def command(reason: str, user: str, sender: str) -> str:
-    """The command that lets mail refused for `reason` through, "" if none does."""
+def about(sender: str, reply: str) -> tuple[str, bool]:
+    """The address that a refusal of an author is about, and whether it stands in the header; else `sender`, that of the envelope."""
+    address = reply.partition(" The header field ")[2].partition(" ")[2].partition(" is not ")[0]
+    return (address, True) if "@" in address else (sender, False)
+
+
+def command(reason: str, user: str, sender: str, reply: str = "") -> str:
+    """The command that lets mail refused for `reason` with `reply` through, "" if none does. A shell reads it as it is meant.
+
+    Of the header, a single address is authorized and never its domain: it may be that of a stranger who filled in a form (A13).
+    """
+    address, in_header = about(sender, reply)
     template = _COMMANDS.get(reason, "") if user else ""
-    return template.format(user=user, sender=sender, domain=sender.rpartition("@")[2])
+    if in_header and reason == "domain_not_authorized":
+        template = _COMMANDS["address_not_authorized"]
+    named = {"user": user, "sender": address, "domain": address.rpartition("@")[2]}
+    return template.format_map({name: shlex.quote(value) for name, value in named.items()})
 
 
-def _remedy(reason: str, user: str = "", sender: str = "") -> str:
+def advice(reason: str, reply: str) -> str:
+    """What to try before the command, if anything."""
+    if reason in {"domain_not_authorized", "address_not_authorized", "sender_not_verified"} and about("", reply)[1]:
+        return "an online form puts its visitor's address in Reply-To; if this one is the user's own, authorize it"
+    return ""
+
+
+def _remedy(reason: str, user: str = "", sender: str = "", reply: str = "") -> str:
     """The remedy of a reason; where it needs details that events do not have, the command that carries it out."""
     known = REASONS.get(reason)
     if known is None:
         return ""
-    return command(reason, user, sender) if "{" in known.remedy else known.remedy
+    if "{" not in known.remedy:
+        return known.remedy
+    return ": ".join(part for part in (advice(reason, reply), command(reason, user, sender, reply)) if part)
 
 
 SIGNS: dict[type[Event], Callable[[Any], Problem | None]] = {

@@ -164,7 +164,7 @@ def _standing(connection: Connection) -> Standing | None:
 
 
 def _refusal(refusal: Refusal) -> dict[str, Any]:
-    from smtpplus.observation.problems import command
+    from smtpplus.observation.problems import about, advice, command
     from smtpplus.operation import narration
 
     why, remedy = narration.remedy(refusal.reason)
@@ -175,14 +175,15 @@ def _refusal(refusal: Refusal) -> dict[str, Any]:
         "state": "refused",
         "user": refusal.user,
         "sender": refusal.sender,
+        "address": about(refusal.sender, refusal.reply)[0],
         "recipient": refusal.recipient,
         "client": refusal.client,
         "session": refusal.session,
         "reason": refusal.reason,
         "reply": refusal.reply,
         "why": why,
-        "remedy": remedy,
-        "command": command(refusal.reason, refusal.user, refusal.sender),
+        "remedy": remedy or advice(refusal.reason, refusal.reply),
+        "command": command(refusal.reason, refusal.user, refusal.sender, refusal.reply),
         "count": refusal.count,
     }
 
@@ -210,6 +211,9 @@ def _print(told: dict[str, Any]) -> None:
 def _print_refusal(told: dict[str, Any]) -> None:
     times = f" ({told['count']} of this kind)" if told["count"] > 1 else ""
     click.echo(f"Refused {told['id']} on {date(told['at'])}{times}")
-    for label in ("user", "sender", "recipient", "client", "reply", "reason", "why", "remedy", "command"):
-        if told[label]:
-            click.echo(f"  {label.capitalize() if label != 'command' else 'To change that'}: {told[label]}")
+    labels = {"command": "To change that", "address": "About"}
+    if not told["reply"][:1].isdigit():
+        labels["reply"] = "Login"
+    for label in ("user", "sender", "address", "recipient", "client", "reply", "reason", "why", "remedy", "command"):
+        if told[label] and (label != "address" or told["address"] != told["sender"]):
+            click.echo(f"  {labels.get(label, label.capitalize())}: {told[label]}")

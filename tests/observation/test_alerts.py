@@ -21,7 +21,7 @@ from smtpplus.observation import desk
 from smtpplus.observation.alerts import GATHER, LIMIT, Alerts
 from smtpplus.observation.desk import DIFFERENT, OTHERS, QUIET, Terms
 from smtpplus.observation.folded import Folded
-from smtpplus.observation.problems import MODES, SIGNS, all_kinds, default_mode
+from smtpplus.observation.problems import MODES, SIGNS, advice, all_kinds, command, default_mode
 from smtpplus.storage import schema
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
@@ -262,3 +262,20 @@ def test_every_sign_says_who_what_why(kind: Any) -> None:
     assert problem is not None
     assert all(msgspec.structs.asdict(problem.facts)[field] for field in ("who", "what", "why"))
     assert problem.kind in all_kinds()
+
+
+def test_the_remedy_is_about_the_address_that_is_refused() -> None:
+    """A13, B3, D3: where an address of the header is refused, the remedy is Reply-To, or that address alone; never the domain of the
+    envelope, which is authorized, nor that of a stranger. A shell takes nothing in it for its own."""
+    stranger = 'x;reboot@"y".net'
+    reply = str(REASONS["domain_not_authorized"].reply(where="header field From", address=stranger, domain="net", user="app"))
+    event = events.Refused(NOW, "s", "192.0.2.1:5", "app", "ok@a.com", "", "domain_not_authorized", reply, "1M802096Y7G00")
+    problem = SIGNS[events.Refused](event)
+    assert problem is not None
+    assert f"From {stranger} was refused" in problem.facts.what
+    assert "Reply-To" in problem.facts.remedy
+    assert problem.facts.remedy.endswith(f"smtpplus sender add app '{stranger}' --verify")
+    assert command("domain_not_authorized", "app", "x@b.com", "550 5.7.1 The envelope sender x@b.com is not authorized") == (
+        "smtpplus sender add app b.com --verify"
+    )
+    assert (command("domain_not_authorized", "", "x@b.com"), advice("near_domain", reply)) == ("", "")
