@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from smtpplus.queue.standing import Standing
 
 _LIMIT = 20  # messages and refusals of a user that are told
+_URGENT = 20  # messages looked at that go first
+_SHOWN = 5  # recipients named at the head
 
 
 @click.command()
@@ -106,10 +108,12 @@ def _unknown(operation: Operation, what: str) -> str:
 
 
 def _message(operation: Operation, connection: Connection, life: Life, now: float) -> dict[str, Any]:
+    import msgspec
+
     from smtpplus.operation import narration
 
     told = narration.decisions(life, date)
-    waiting = _gates(operation, connection, life.id, now)
+    waiting = _gates(operation, connection, life, now)
     return {
         "id": life.id,
         "kind": "message",
@@ -125,7 +129,7 @@ def _message(operation: Operation, connection: Connection, life: Life, now: floa
         "subject": life.subject,
         "campaign": life.campaign,
         "decisions": [{"at": each.at, "what": each.what, "text": each.text} for each in told],
-        "paused": [{"cause": cause, "seconds": seconds, "times": times} for cause, seconds, times in narration.pauses(life.events)],
+        "paused": [msgspec.to_builtins(each) for each in narration.pauses(life.events, now)],
         "waiting": [
             {
                 "recipient": each.recipient,
@@ -140,19 +144,35 @@ def _message(operation: Operation, connection: Connection, life: Life, now: floa
     }
 
 
-def _gates(operation: Operation, connection: Connection, name: str, now: float) -> list[Gate]:
+def _gates(operation: Operation, connection: Connection, life: Life, now: float) -> list[Gate]:
     from smtpplus.delivery.routing import Router
     from smtpplus.mail.envelope import parse_queue_id
-    from smtpplus.operation.gates import gate
+    from smtpplus.operation.gates import Around, gate
+    from smtpplus.operation.narration import stopped_until
     from smtpplus.queue import rulebook
     from smtpplus.queue.rules import Rules
     from smtpplus.queue.selection import QueueView, Selection
 
     router = Router(operation.configuration.route, mx_port=operation.configuration.delivery.mx_port)
     view = QueueView(connection, Rules(rulebook.in_force(connection, now), now), router.destination, now)
-    waiting = list(view.select(Selection(ids=(parse_queue_id(name),))))
+    waiting = list(view.select(Selection(ids=(parse_queue_id(life.id),))))
     stands = _standing(connection) if waiting else None
-    return [gate(each, stands, date) for each in waiting]
+    urgent = () if stands is None or stands.preempting is None else _urgent(connection, stands.preempting, now)
+    around = Around(urgent, stopped_until(life.events, operation.configuration.priority.max_pause))
+    return [gate(each, stands, date, around) for each in waiting]
+
+
+def _urgent(connection: Connection, level: int, now: float) -> list[str]:
+    """The queue IDs of mail of this level or a higher one that may go or is under way."""
+    from sqlalchemy import or_, select
+
+    from smtpplus.mail.envelope import queue_id
+    from smtpplus.storage.schema import recipients
+
+    c = recipients.c
+    under_way = (c.attempts > 0) & c.reply.is_(None)
+    query = select(c.message_id).where(c.level <= level, or_(c.due <= now, under_way)).distinct().order_by(c.message_id).limit(_URGENT)
+    return [queue_id(number) for number in connection.scalars(query)]
 
 
 def _standing(connection: Connection) -> Standing | None:
@@ -193,15 +213,18 @@ def _print(told: dict[str, Any]) -> None:
         _print_refusal(told)
         return
     click.echo(f"Message {told['id']}" + (f': "{told["subject"]}"' if told["subject"] else ""))
-    for label, value in (("From", told["sender"]), ("To", ", ".join(told["recipients"][:5])), ("Message-ID", told["message_id"])):
+    more = len(told["recipients"]) - _SHOWN
+    to = ", ".join(told["recipients"][:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    for label, value in (("From", told["sender"]), ("To", to), ("Message-ID", told["message_id"])):
         if value:
             click.echo(f"  {label}: {value}")
     for each in told["decisions"]:
         click.echo(f"  {date(each['at'])}  {each['text']}")
     for each in told["paused"]:
-        click.echo(f"  Stopped {each['times']} time(s) by {each['cause']}, {each['seconds']:.1f} s in all.")
+        lasts = "so far" if each["since"] else "in all"
+        click.echo(f"  Stopped {each['times']} time(s) by {each['cause']}, {each['seconds']:.1f} s {lasts}.")
     for each in told["waiting"]:
-        click.echo(f"  Now: {each['recipient']} {each['why']}.")
+        click.echo(f"  Now: {each['recipient']}: {each['why']}.")
         click.echo(f"  Next: {each['next']}.")
         click.echo(f"  To change that: {each['command']}")
     if not told["waiting"]:

@@ -7,7 +7,8 @@ view says the state.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,6 +27,9 @@ _MORE = {  # what changes a limit
 }
 
 
+_NAMED = 3  # urgent messages named
+
+
 class Gate(msgspec.Struct, frozen=True):
     """Where one recipient waits. `at` is when something happens by itself, seconds since the epoch; None if that is not known."""
 
@@ -37,28 +41,45 @@ class Gate(msgspec.Struct, frozen=True):
     command: str
 
 
-def gate(queued: Queued, stands: Standing | None, date: Callable[[float], str]) -> Gate:
+class Around(msgspec.Struct, frozen=True):
+    """What else is known. `urgent` are the queue IDs of urgent mail that goes first, the oldest first; `stopped_until` is by when a stopped
+    transfer to a destination goes on at the latest."""
+
+    urgent: Sequence[str] = ()
+    stopped_until: Mapping[str, float] = {}
+
+
+NOTHING = Around()
+
+
+def gate(queued: Queued, stands: Standing | None, date: Callable[[float], str], around: Around = NOTHING) -> Gate:
     """The gate of one recipient; `stands` is None if the daemon does not run."""
-    retry = f"smtpplus queue retry --id {queued.name}"
     if queued.state == "held" and queued.rule is not None:
         rule = queued.rule
-        until = f"until {date(rule.expires_at)}" if rule.expires_at else "until the rule is lifted"
+        goes = f"it goes at {date(rule.expires_at)}, when the rule ends" if rule.expires_at else "it goes when the rule is lifted"
         made = f"made by {rule.who} on {date(rule.created_at)}" if rule.who else f"made on {date(rule.created_at)}"
         lift = f"smtpplus queue release --rule {rule.id}"
-        return Gate(queued.address, "rule", f"held by {rule.name}, {made}", f"it goes {until}", rule.expires_at or None, lift)
+        return Gate(queued.address, "rule", f"held by {rule.name}, {made}", goes, rule.expires_at or None, lift)
     then = f", and is then held by {queued.rule.name}" if queued.rule is not None else ""
     if queued.state == "scheduled":
         change = f"smtpplus queue reschedule --id {queued.name} --at TIME"
         return Gate(queued.address, "scheduled", f"scheduled for {date(queued.due)}", f"it goes then{then}", queued.due, change)
     if queued.state == "trying":
-        return _trying(queued, stands, date)
+        return _trying(queued, stands, date, around)
     if queued.state == "deferred":
         text = f"waits for attempt {queued.attempts + 1} after: {queued.reply}"
-        return Gate(queued.address, "retry", text, f"it is tried again at {date(queued.due)}{then}", queued.due, retry)
-    return _ready(queued, stands, retry, date)
+        return Gate(
+            queued.address,
+            "retry",
+            text,
+            f"it is tried again at {date(queued.due)}{then}",
+            queued.due,
+            f"smtpplus queue retry --id {queued.name}",
+        )
+    return _ready(queued, stands, date, around)
 
 
-def _trying(queued: Queued, stands: Standing | None, date: Callable[[float], str]) -> Gate:
+def _trying(queued: Queued, stands: Standing | None, date: Callable[[float], str], around: Around) -> Gate:
     pause = f"smtpplus queue pause --id {queued.name}"
     if stands is None:
         text = f"attempt {queued.attempts} was under way when the daemon ended"
@@ -67,30 +88,51 @@ def _trying(queued: Queued, stands: Standing | None, date: Callable[[float], str
         )
     for each in stands.stopped:
         if each.id == queued.name and each.destination == queued.destination:
-            cause = each.cause if each.cause.startswith("rule") else f"urgent message {each.cause}"
-            text = f"attempt {queued.attempts} is under way and stopped by {cause}"
-            return Gate(queued.address, "stopped", text, "it goes on when that is over, or was stopped for max_pause in all", None, pause)
+            return _stopped(queued, each.cause, around.stopped_until.get(each.destination), date)
     text = f"attempt {queued.attempts} is under way at {queued.destination}"
     return Gate(queued.address, "under-way", text, "the answer of the next hop decides", None, pause)
 
 
-def _ready(queued: Queued, stands: Standing | None, retry: str, date: Callable[[float], str]) -> Gate:
+def _stopped(queued: Queued, cause: str, until: float | None, date: Callable[[float], str]) -> Gate:
+    by_rule = re.match(r"rule (\d+)", cause)
+    by, over = (cause, "the rule ends") if by_rule else (f"urgent message {cause}", "that is sent")
+    change = f"smtpplus queue release --rule {by_rule[1]}" if by_rule else f"smtpplus queue pause --id {cause}"
+    latest = f"at {date(until)} at the latest" if until is not None else "after max_pause at the latest"
+    return Gate(
+        queued.address,
+        "stopped",
+        f"attempt {queued.attempts} is under way and stopped by {by}",
+        f"it goes on when {over}, {latest}",
+        until,
+        change,
+    )
+
+
+def _ready(queued: Queued, stands: Standing | None, date: Callable[[float], str], around: Around) -> Gate:
     if stands is None:
         return Gate(queued.address, "daemon", "may go, but the daemon does not run", "it goes when the daemon runs", None, "start smtpplus")
     for each in stands.backing_off:
         if each.destination == queued.destination:
             text = f"{each.destination} did not answer {each.failures} time(s) in a row and is left alone until {date(each.until)}"
+            retry = f"smtpplus queue retry --id {queued.name}"
             return Gate(queued.address, "backing-off", text, f"it is tried at {date(each.until)}", each.until, retry)
     for wait in stands.over_rate:
         if wait.name == {"user": queued.user, "list": queued.list, "destination": queued.destination}[wait.kind] and not queued.attempts:
             limit = f"limit of {wait.limit}" if wait.limit else "rate or quota"
             text = f"the {limit} of {wait.kind} {wait.name} is used up until {date(wait.until)}"
             return Gate(queued.address, "rate", text, "it goes then by itself", wait.until, _MORE[wait.kind].format(quoted(wait.name)))
-    look = "smtpplus status"
     if stands.preempting is not None and queued.level > stands.preempting:
-        text = f"urgent mail goes first: nothing below level {stands.preempting} starts"
-        return Gate(
-            queued.address, "preempted", text, "it goes when the urgent mail is sent", None, "smtpplus queue list --level 1 --level 2"
-        )
+        return _preempted(queued, stands.preempting, around.urgent)
     text = f"waits for its turn at level {queued.level}; {stands.ready} are ready and {stands.running} under way"
-    return Gate(queued.address, "turn", text, "it goes when those before it are on their way", None, look)
+    if stands.destinations_backing_off > len(stands.backing_off):
+        text += f", and {stands.destinations_backing_off} destinations are left alone, as they did not answer"
+    return Gate(queued.address, "turn", text, "it goes when those before it are on their way", None, "smtpplus status")
+
+
+def _preempted(queued: Queued, level: int, urgent: Sequence[str]) -> Gate:
+    """Urgent mail goes first: which."""
+    named = ", ".join(urgent[:_NAMED]) + (f" and {len(urgent) - _NAMED} more" if len(urgent) > _NAMED else "")
+    by = f"urgent message{'s' if len(urgent) > 1 else ''} {named}" if urgent else "urgent mail"
+    text = f"preempted by {by}: nothing below level {level} starts"
+    change = f"smtpplus queue pause --id {urgent[0]}" if len(urgent) == 1 else "smtpplus queue list --level 1 --level 2"
+    return Gate(queued.address, "preempted", text, "it goes when the urgent mail is sent", None, change)

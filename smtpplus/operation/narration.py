@@ -96,20 +96,52 @@ def _because(reason: str) -> str:
     return f": {reason}" if reason else ""
 
 
-def pauses(told: Sequence[Event]) -> list[tuple[str, float, int]]:
-    """By whom the message was stopped: cause, seconds in all, how often. A stop that lasts counts as none yet."""
-    totals: dict[str, tuple[float, int]] = {}
-    running: dict[str, str] = {}  # destination: cause
+class Pause(msgspec.Struct):
+    """How long, and how often, a message was stopped by one cause; `since` is when a stop that lasts began, 0 if none does."""
+
+    cause: str
+    seconds: float = 0.0
+    times: int = 0
+    since: float = 0.0
+
+
+def pauses(told: Sequence[Event], now: float) -> list[Pause]:
+    """By whom the message was stopped. A stop that lasts counts up to `now`."""
+    totals: dict[str, Pause] = {}
+    running: dict[str, events.Paused] = {}  # by destination
     for event in told:
         if isinstance(event, events.Paused):
-            running[event.destination] = event.cause
-            seconds, times = totals.get(event.cause, (0.0, 0))
-            totals[event.cause] = (seconds, times + 1)
+            running[event.destination] = event
+            totals.setdefault(event.cause, Pause(event.cause)).times += 1
         elif isinstance(event, events.Resumed):
-            cause = running.pop(event.destination, "")
-            seconds, times = totals.get(cause, (0.0, 1))
-            totals[cause] = (seconds + event.stopped, times)
-    return [(cause, seconds, times) for cause, (seconds, times) in totals.items()]
+            paused = running.pop(event.destination, None)
+            if paused is not None:
+                totals[paused.cause].seconds += event.stopped
+        elif isinstance(event, _OUTCOMES):
+            running.pop(event.destination, None)  # whose end nobody stated
+    for paused in running.values():
+        totals[paused.cause].seconds += max(0.0, now - paused.at)
+        totals[paused.cause].since = paused.at
+    return list(totals.values())
+
+
+def stopped_until(told: Sequence[Event], max_pause: float) -> dict[str, float]:
+    """By destination: by when a transfer that is stopped goes on at the latest, as it is stopped at most `max_pause` in all."""
+    before: dict[str, float] = {}
+    since: dict[str, float] = {}
+    for event in told:
+        if isinstance(event, events.Paused):
+            since[event.destination] = event.at
+        elif isinstance(event, events.Resumed):
+            since.pop(event.destination, None)
+            before[event.destination] = before.get(event.destination, 0.0) + event.stopped
+        elif isinstance(event, _OUTCOMES):  # the next attempt has an account of its own
+            since.pop(event.destination, None)
+            before.pop(event.destination, None)
+    return {place: at + max(0.0, max_pause - before.get(place, 0.0)) for place, at in since.items()}
+
+
+_OUTCOMES = (events.Delivered, events.Deferred, events.Failed)
 
 
 def remedy(reason: str) -> tuple[str, str]:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from smtpplus.operation.gates import gate
+from smtpplus import events
+from smtpplus.operation.gates import Around, gate
+from smtpplus.operation.narration import Pause, pauses, stopped_until
 from smtpplus.queue.rates import OverRate
 from smtpplus.queue.rules import Rule
 from smtpplus.queue.selection import Queued
@@ -47,8 +49,16 @@ def queued(**more: Any) -> Queued:
             Standing(0, 0, 1, stopped=(StoppedTransfer(queued().name, "b.com", 3, "URGENT"),)),
             "stopped",
             "stopped by urgent message URGENT",
-            None,
-            "queue pause",
+            80.0,
+            "queue pause --id URGENT",
+        ),
+        (
+            queued(state="trying", due=50.0, attempts=1),
+            Standing(0, 0, 1, stopped=(StoppedTransfer(queued().name, "b.com", 3, "rule 12 (too late)"),)),
+            "stopped",
+            "stopped by rule 12 (too late)",
+            80.0,
+            "queue release --rule 12",
         ),
         (
             queued(state="deferred", due=50.0, attempts=2, reply="451 no"),
@@ -83,16 +93,48 @@ def queued(**more: Any) -> Queued:
             60.0,
             "queue retry",
         ),
-        (queued(), Standing(1, 0, 1, preempting=1), "preempted", "nothing below level 1 starts", None, "--level 1"),
+        (
+            queued(),
+            Standing(1, 0, 1, preempting=1),
+            "preempted",
+            "by urgent messages U1, U2, U3 and 1 more: nothing below",
+            None,
+            "--level 1",
+        ),
+        (queued(), Standing(1, 0, 1, (), 101), "turn", "101 destinations are left alone", None, "smtpplus status"),
         (queued(), IDLE, "turn", "3 are ready and 2 under way", None, "smtpplus status"),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )
 def test_gate(*, waiting: Queued, stands: Standing | None, expected: str, said: str, at: float | None, command: str) -> None:
     """D3: the gate a recipient waits at is named, with what happens next, when, and the command that changes it."""
-    found = gate(waiting, stands, lambda at: f"<{at}>")
+    around = Around(["U1", "U2", "U3", "U4"], {"b.com": 80.0})
+    found = gate(waiting, stands, lambda at: f"<{at}>", around)
     assert found.gate == expected
     assert said in found.text
     assert found.at == at
     assert command in found.command
     assert found.following
+
+
+def test_one_urgent_message_is_named_with_its_command() -> None:
+    """D3: what is preempted by one message says which, and how to pause it."""
+    found = gate(queued(), Standing(1, 0, 1, preempting=1), str, Around(["U1"]))
+    assert "by urgent message U1" in found.text
+    assert found.command == "smtpplus queue pause --id U1"
+
+
+def test_stops_are_added_up() -> None:
+    """D1, B6: stops are added up by their cause, one that lasts up to now; each attempt has max_pause for itself."""
+    told: list[events.Event] = [
+        events.Paused(10.0, "x", "b.com", "U1"),
+        events.Resumed(12.0, "x", "b.com", 2.0, "urgent mail is sent"),
+        events.Paused(20.0, "x", "b.com", "U1"),
+        events.Paused(20.0, "x", "c.com", "rule 7"),
+        events.Resumed(23.0, "x", "c.com", 3.0, "the rule has ended"),
+    ]
+    assert pauses(told, 25.0) == [Pause("U1", 7.0, 2, 20.0), Pause("rule 7", 3.0, 1)]
+    assert stopped_until(told, 30.0) == {"b.com": 48.0}
+    told.append(events.Deferred(26.0, "x", "y@b.com", "b.com", "", "451", "peer_deferred", 1, 90.0))
+    assert pauses(told, 99.0)[0] == Pause("U1", 2.0, 2)
+    assert stopped_until([*told, events.Paused(91.0, "x", "b.com", "U2")], 30.0) == {"b.com": 121.0}
