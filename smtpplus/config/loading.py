@@ -8,6 +8,7 @@ odd, raises anything but `ConfigurationError`.
 from __future__ import annotations
 
 import difflib
+import functools
 import ipaddress
 import os
 import re
@@ -84,21 +85,25 @@ class _Reading:
     def __init__(self, path: Path, text: str) -> None:
         self.path = path
         self.base = path.absolute().parent
-        self.places = places.Places(text)
+        self.text = text
         self.faults: list[tuple[int, str]] = []
         self.faulty: set[places.Path] = set()  # tables with a fault in them
 
+    @functools.cached_property
+    def where(self) -> places.Places:
+        """Where its keys stand; looked for at the first fault."""
+        return places.Places(self.text)
+
     def fault(self, path: places.Path, sentence: str) -> Any:
         """Note what is wrong at `path`; the value to go on with is _FAULTY."""
-        line = self.places.line(path)
+        line = self.where.line(path)
         self.faults.append((line, f"{self.path}:{line}: {printable(sentence)}" + ("" if sentence.endswith("?") else ".")))
         self.faulty.update(path[:length] for length in range(1, len(path) + 1))
         return _FAULTY
 
     def table(self, table: dict[str, Any], kind: type[S], path: places.Path) -> S:
         """A struct from a table: unknown keys are faults, missing ones have their default."""
-        hints = get_type_hints(kind, include_extras=True)
-        fields = {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
+        fields, hints = _options(kind)
         given: dict[str, Any] = {}
         for key, raw in table.items():
             where = (*path, key)
@@ -239,6 +244,12 @@ def _share_interface(one: Listen, other: Listen) -> bool:
         if here and there and (here & there or wildcard in here | there):
             return True
     return False
+
+
+@functools.cache
+def _options(kind: type[Struct]) -> tuple[dict[str, str], dict[str, Any]]:
+    """The attribute of each key of a table, and the type of each attribute: worked out once, as there may be very many [[route]]s."""
+    return {field.encode_name: field.name for field in msgspec.structs.fields(kind)}, get_type_hints(kind, include_extras=True)
 
 
 def _name(path: places.Path) -> str:

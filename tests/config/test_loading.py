@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from ipaddress import ip_network
 from pathlib import Path
@@ -208,3 +209,28 @@ def test_any_tree_is_a_configuration_or_sentences(tmp_path: Path, tree: dict[str
         assert error.faults
         for sentence in error.faults:
             assert re.fullmatch(rf"{re.escape(str(path))}:\d+: [^\n]+[.?]", sentence)
+
+
+def test_very_many_routes(tmp_path: Path) -> None:
+    """A [[route]] costs a few hundred calls to read, however many there are, so that ten thousand are read in half a second."""
+
+    def calls(routes: int) -> int:
+        """Calls of functions that reading so many routes takes."""
+        block = '[[route]]\ndestination = "d{0}.example.net"\nvia = "smtp://h{0}.example.com:2525"\ntls = "none"\n'
+        path, count = written(tmp_path, "".join(block.format(number) for number in range(routes))), 0
+
+        def called(frame: Any, event: str, argument: Any) -> None:
+            nonlocal count
+            count += event in ("call", "c_call")
+
+        sys.setprofile(called)
+        try:
+            found = load(path)
+        finally:
+            sys.setprofile(None)
+        assert len(found.route) == routes
+        return count
+
+    few, more, most = calls(10), calls(100), calls(400)
+    assert more - few < 90 * 300
+    assert most - more < 300 * 300
