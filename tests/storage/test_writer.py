@@ -16,7 +16,7 @@ from smtpplus.storage import schema
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
 from smtpplus.storage.statement import Declined, RowsGone
-from smtpplus.storage.writer import DatabaseClosed, Steps
+from smtpplus.storage.writer import SLICE, DatabaseClosed, Steps
 
 
 def message(number: int, content: bytes = b"x") -> Steps:
@@ -63,6 +63,25 @@ class WriterTests(TestCase):
         yield DeferredList([self.database.run(message(number)) for number in range(1, 101)], fireOnOneErrback=True)
         self.assertEqual((self.database.writer.commits, self.database.writer.committed), (1, 100))
         self.assertEqual(self.seen("SELECT count(*), min(id), max(id) FROM messages"), [(100, 1, 100)])
+
+    @inlineCallbacks
+    def test_a_large_commit_is_told_in_turns(self) -> Any:
+        """A27: all units of a commit hear of it in their order, and what one of them brings about does not wait for the last."""
+        told: list[int] = []
+        turns: list[int] = []
+
+        def tell(_: Any, number: int) -> None:
+            told.append(number)
+            if number == 1:
+                reactor.callLater(0, lambda: turns.append(len(told)))
+
+        count = 3 * SLICE
+        units = [self.database.run(message(number)).addCallback(tell, number) for number in range(1, count + 1)]
+        self.stopped = True
+        yield self.database.stop()
+        yield DeferredList(units, fireOnOneErrback=True)
+        self.assertEqual((self.database.writer.commits, told), (1, list(range(1, count + 1))))
+        self.assertLess(turns[0], count)
 
     @inlineCallbacks
     def test_a_bad_unit_harms_nobody_else(self) -> Any:
