@@ -65,6 +65,7 @@ class Connection(TwistedProtocol):
         keeper: Keeper,
         opened: Opened,
         most: int,
+        spare: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.peer = peer
@@ -77,6 +78,7 @@ class Connection(TwistedProtocol):
         self._keeper = keeper
         self._opened = opened
         self._most = most  # transactions
+        self._spare = spare  # there are other hosts for the same mail
         self._count = 0  # transactions begun
         self._handshaking = False
         self._tcp: TCPConnection | None = None
@@ -223,6 +225,7 @@ class Connection(TwistedProtocol):
         if transfer is None:
             return
         if self.dialogue.closing and self._count > 1 and self.transaction.answers == 1:
+            self.dialogue.unwilling = False
             self._keeper.again(transfer)  # the session had been idle, and all it says is that it closes
             self._leave()
         elif self.transaction.is_part():
@@ -257,7 +260,7 @@ class Connection(TwistedProtocol):
             self._leave()
         else:
             self.transaction.leave()
-            if self._count >= self._most:
+            if self._count >= self._most or (self._spare and self.dialogue.unwilling):
                 self.quit()
             else:
                 self._rest()

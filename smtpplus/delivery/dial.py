@@ -5,6 +5,7 @@ There is one timer for all of them. It runs while anything lives, and `stop` fir
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Any
 
@@ -20,6 +21,8 @@ from smtpplus.delivery.routing import Hop
 from smtpplus.delivery.tls import Contexts
 
 SWEEP = 5.0  # seconds between two looks at the deadlines
+BEHIND = 300.0  # seconds for which a host that took a session and no mail comes after the others, ours
+UNWILLING = 1_000  # such hosts that are remembered
 
 
 class Manner(msgspec.Struct, frozen=True):
@@ -43,6 +46,7 @@ class Dialer:
         self.live: set[Connection] = set()
         self.idle: dict[Connection, None] = {}  # in the order in which they became so
         self.openings: set[Opening] = set()
+        self._behind: dict[str, float] = {}  # by name: until when a host is put behind others
         self._sweeping: IDelayedCall | None = None
         self._ended: list[Deferred[None]] = []  # those who wait for the end
         self.stopping = False
@@ -66,6 +70,18 @@ class Dialer:
         """A connection was lost."""
         self.live.discard(connection)
         self._check_end()
+
+    def put_behind(self, peer: str) -> None:
+        """The host of `peer` ("host[address]:port") wants no mail now: others for the same mail are better for a while (RFC 5321 §5.1)."""
+        if len(self._behind) >= UNWILLING:
+            del self._behind[next(iter(self._behind))]
+        host = peer.partition("[")[0]
+        self._behind.pop(host, None)
+        self._behind[host] = self.reactor.seconds() + BEHIND
+
+    def is_behind(self, host: str) -> bool:
+        """Whether the host was put behind others."""
+        return self._behind.get(host, -math.inf) > float(self.reactor.seconds())
 
     def closed(self, opening: Opening) -> None:
         """An opening is over, either way."""

@@ -53,6 +53,7 @@ class Dialogue(Exchange):
         self.domain_limit = 0  # different ones of a transaction's recipients; 0: it does not say
         self.taken = 0  # recipients of the transaction that the peer took, whatever it said of the message
         self.refusal: Reply | None = None  # of the transaction's message, rather than of a recipient
+        self.unwilling = False  # the peer took the session, and then wanted no mail now, whosever it is
         self.replies: list[Reply | None] = []  # per recipient of the transaction; None: not decided
 
     # --- what the driver calls ------------------------------------------------------------------------------------------------
@@ -118,6 +119,7 @@ class Dialogue(Exchange):
     def _goodbye(self, reply: Reply) -> Step:
         """The peer closes: who is not decided yet hears 421."""
         if None in self.replies:
+            self.unwilling = True
             self.closing = True
             return self._decide(reply)
         self.fault = answered(reply)
@@ -217,6 +219,7 @@ class Dialogue(Exchange):
 
     def _on_mail(self, code: int, lines: list[bytes]) -> Step:
         if code >= 400:
+            self.unwilling = code < 500
             self._decide(from_peer(code, lines))
         elif code >= 300:
             return self._breach(f"it answers MAIL with {code}")

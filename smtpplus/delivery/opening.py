@@ -1,7 +1,8 @@
 """How a session with a hop comes about: its targets one after another, until one of them is ready.
 
 A target that refuses, keeps silent or breaks the session before it is ready hands over to the next; the last one's fault is the
-opening's. The addresses of one host are raced (RFC 8305), hosts are not: their order is the peer's wish. Targets that are ourselves, and
+opening's. The addresses of one host are raced (RFC 8305), hosts are not: their order is the peer's wish, but for those that took a session
+lately and no mail, which come last. Targets that are ourselves, and
 those no better (RFC 5321 §5.1), are left out. Opportunistic TLS that fails is given up on a fresh connection to the same
 target (RFC 7435).
 """
@@ -115,6 +116,7 @@ class Opening:
         if not targets:
             self._finish(Fault(reasons.SELF_LOOP))
             return
+        targets.sort(key=lambda target: self.dialer.is_behind(target.host))
         self._targets = [target for target in targets if self._source(target) is not None][:TARGETS]
         if self._targets:
             self._try(self._targets[0])
@@ -191,6 +193,7 @@ class Opening:
             keeper=self._keeper,
             opened=self._opened,
             most=manner.messages,
+            spare=any(each.host != target.host for each in self._targets),
         )
         self.dialer.add(self._connection)
         return self._connection

@@ -131,6 +131,8 @@ class Pool:
             self._idle.remove(connection)
         else:
             self._working.discard(connection)
+        if connection.dialogue.unwilling:
+            self._dialer.put_behind(connection.peer)
         if self._full:
             self._full = False
             if self._dialer.stopping:

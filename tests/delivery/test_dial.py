@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet.ssl import Certificate
 
 from smtpplus.config import Route
+from smtpplus.delivery import dial
 from smtpplus.delivery.opening import is_own
 from smtpplus.mail.disposition import Disposition
 from tests.delivery.name_server import NameServer, a, mx
@@ -102,6 +103,75 @@ class MailExchangeTests(DeliveryCase):
             found = said(await self.send(delivery, request("b.example")))
             await delivery.stop()
         assert found == DELIVERED
+
+    async def test_a_host_that_takes_no_mail_comes_last_for_a_while(self) -> None:
+        """RFC 5321 §5.1: who takes the session and then answers MAIL with 4xx, or 421, is tried after the others at the next attempt."""
+        records = {"b.example": [mx(10, "full.example"), mx(20, "spare.example")], "full.example": [a("127.0.0.1")]}
+        server = self.zone({**records, "spare.example": [a("127.0.0.2")]})
+
+        def full(line: Line) -> None:
+            line.greet()
+            line.until(b"DATA\r\n")
+            line.send("452 4.3.1 no room\r\n503 no\r\n503 no\r\n")
+            line.gone()
+
+        def closes(line: Line) -> None:
+            line.greet()
+            line.until(b"DATA\r\n")
+            line.send("250 ok\r\n421 4.3.2 no\r\n")
+
+        for script, code in ((full, 452), (closes, 421)):
+            for behind, host in ((300.0, "spare.example"), (0.0, "full.example")):
+                self.patch(dial, "BEHIND", behind)
+                with Peer(script, plain) as first, Peer(plain, host="127.0.0.2", port=first.port):
+                    delivery = self.make(("*", "mx"), dns=(server.address,), mx_port=first.port)
+                    found = [await self.send(delivery, request("b.example")) for _ in range(2)]
+                    await delivery.stop()
+                assert [(each.reply.code, each.peer.partition("[")[0]) for (each,) in found] == [(code, "full.example"), (250, host)]
+
+    async def test_421_to_an_idle_session_says_nothing_of_its_host(self) -> None:
+        """A host that ends a session for want of work, or after so many messages, stays where it is."""
+        records = {"b.example": [mx(10, "best.example"), mx(20, "spare.example")], "best.example": [a("127.0.0.1")]}
+        server = self.zone({**records, "spare.example": [a("127.0.0.2")]})
+
+        def at_once(line: Line) -> None:
+            line.greet()
+            line.message()
+            line.send("421 4.4.2 idle\r\n")
+
+        def at_mail(line: Line) -> None:
+            line.greet()
+            line.message()
+            line.until(b"DATA\r\n")
+            line.send("421 4.7.0 one is enough\r\n")
+
+        for script in (at_once, at_mail):
+            with Peer(script, plain) as best, Peer(plain, host="127.0.0.2", port=best.port):
+                delivery = self.make(("*", "mx"), dns=(server.address,), mx_port=best.port)
+                for _ in range(2):
+                    [disposition] = await self.send(delivery, request("b.example"))
+                    assert (disposition.reply.code, disposition.peer.partition("[")[0]) == (250, "best.example")
+                    await self.turn(0.1)
+                await delivery.stop()
+            assert len(best.lines) == 2
+
+    async def test_a_host_alone_is_tried_again(self) -> None:
+        """Without another host, one that took no mail keeps its connection, and is asked again on it."""
+        server = self.zone({"b.example": [a("127.0.0.1")]})
+
+        def full(line: Line) -> None:
+            line.greet()
+            line.until(b"DATA\r\n")
+            line.send("452 4.3.1 no room\r\n503 no\r\n503 no\r\n")
+            line.message()
+            line.gone()
+
+        with Peer(full) as peer:
+            delivery = self.make(("*", "mx"), dns=(server.address,), mx_port=peer.port)
+            found = [await self.send(delivery, request("b.example")) for _ in range(2)]
+            await delivery.stop()
+        assert [each.reply.code for (each,) in found] == [452, 250]
+        assert len(peer.lines) == 1
 
     async def test_we_are_our_own_mx(self) -> None:
         """Hosts that are ourselves, and those no better, are left out; if none is left, the message fails as a loop (RFC 5321 §5.1)."""
