@@ -16,6 +16,7 @@ from smtpplus.operation.cli import Operation, Refused, date, print_json
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from smtpplus.delivery.routing import Router
     from smtpplus.observation.record import Life, Refusal
     from smtpplus.operation.gates import Gate
     from smtpplus.queue.standing import Standing
@@ -110,10 +111,14 @@ def _unknown(operation: Operation, what: str) -> str:
 def _message(operation: Operation, connection: Connection, life: Life, now: float) -> dict[str, Any]:
     import msgspec
 
-    from smtpplus.operation import narration
+    from smtpplus.operation import holds, narration
 
-    told = narration.decisions(life, date)
     waiting = _gates(operation, connection, life, now)
+    told = narration.decisions(life, date)
+    if life.accepted:
+        destination = _router(operation).destination
+        spells = holds.holds(connection, life, destination, waits=bool(waiting), now=now)
+        told = sorted([*told, *holds.told(spells, date)], key=lambda each: each.at)
     return {
         "id": life.id,
         "kind": "message",
@@ -144,8 +149,13 @@ def _message(operation: Operation, connection: Connection, life: Life, now: floa
     }
 
 
-def _gates(operation: Operation, connection: Connection, life: Life, now: float) -> list[Gate]:
+def _router(operation: Operation) -> Router:
     from smtpplus.delivery.routing import Router
+
+    return Router(operation.configuration.route, mx_port=operation.configuration.delivery.mx_port)
+
+
+def _gates(operation: Operation, connection: Connection, life: Life, now: float) -> list[Gate]:
     from smtpplus.mail.envelope import parse_queue_id
     from smtpplus.operation.gates import Around, gate
     from smtpplus.operation.narration import stopped_until
@@ -153,8 +163,7 @@ def _gates(operation: Operation, connection: Connection, life: Life, now: float)
     from smtpplus.queue.rules import Rules
     from smtpplus.queue.selection import QueueView, Selection
 
-    router = Router(operation.configuration.route, mx_port=operation.configuration.delivery.mx_port)
-    view = QueueView(connection, Rules(rulebook.in_force(connection, now), now), router.destination, now)
+    view = QueueView(connection, Rules(rulebook.in_force(connection, now), now), _router(operation).destination, now)
     waiting = list(view.select(Selection(ids=(parse_queue_id(life.id),))))
     stands = _standing(connection) if waiting else None
     urgent = () if stands is None or stands.preempting is None else _urgent(connection, stands.preempting, now)

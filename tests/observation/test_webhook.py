@@ -155,6 +155,7 @@ class WebhookTests(TestCase):
         webhook.look()
         yield self.until()
         webhook.close()
+        self.assertEqual(len(self.hook.got), 1)
 
     @inlineCallbacks
     def test_no_more_than_some_wait(self) -> Any:
@@ -174,3 +175,4 @@ class WebhookTests(TestCase):
         webhook.look()
         yield self.until()
         webhook.close()
+        self.assertEqual(len(self.hook.got), 1)
