@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import re
 import threading
+from collections import Counter
 
 from smtpplus.delivery.dialogue import RECIPIENTS
 from smtpplus.mail.disposition import Disposition
@@ -31,7 +33,64 @@ def taking(*sizes: int, ehlo: str = EHLO) -> Script:
     return script
 
 
+class Moody:
+    """A peer that answers by chance. `has` counts who has the message, `asked` the transactions."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.has: Counter[str] = Counter()
+        self.asked = 0
+
+    def __call__(self, line: Line) -> None:
+        pipelining = self.random.random() < 0.7
+        ehlo = EHLO if pipelining else EHLO.replace("250-PIPELINING\r\n", "")
+        line.greet(self.random.choice((ehlo, limited("RCPTMAX=2") if pipelining else ehlo)))
+        while self.step(line, line.until(b"\r\n").decode()):
+            pass
+
+    def step(self, line: Line, command: str) -> bool:
+        """Answer a command. False: the connection is over."""
+        chance = self.random.random
+        verb = command[:4]
+        if verb == "MAIL":
+            self.asked += 1
+            self.taken: list[str] = []
+            self.known = chance() < 0.9
+            line.send("250 ok\r\n" if self.known else "450 4.1.8 who?\r\n")
+        elif verb == "RCPT":
+            answers = "250 ok", "250 ok", "550 5.1.1 no", "450 4.2.1 no", "452 4.5.3 enough", "552 too many"
+            answer = self.random.choice(answers) if self.known else "503 5.5.1 mail first"
+            self.taken += [command[9:-3]] if answer == "250 ok" else []
+            line.send(f"{answer}\r\n")
+        elif verb == "DATA" and (not self.taken or chance() < 0.1):
+            line.send("503 5.5.1 nobody\r\n" if not self.taken else "451 4.3.0 no\r\n")
+        elif verb == "DATA":
+            line.send("354 go\r\n")
+            line.until(b"\r\n.\r\n")
+            answer = self.random.choice(("250 2.0.0 taken",) * 6 + ("554 5.6.0 spam", "451 4.3.0 no", "421 4.3.2 bye"))
+            self.has.update(self.taken if answer.startswith("250") else ())
+            line.send(f"{answer}\r\n")
+            return chance() < 0.9 and not answer.startswith("421")
+        else:
+            line.send("221 bye\r\n" if verb == "QUIT" else "250 ok\r\n")
+        return verb != "QUIT"
+
+
 class PartsTests(DeliveryCase):
+    async def test_whatever_a_peer_says_each_recipient_is_told_what_is_true(self) -> None:
+        """One disposition for each recipient; delivered are those, and those alone, who have the message, and they have it once; and the
+        peer is not asked more often than there are recipients to settle."""
+        for seed in range(40):
+            moody = Moody(seed)
+            with Peer(moody) as peer:
+                delivery = self.make(("*", peer.via))
+                addresses = [f"{number}@x" for number in range(seed % 7 + 1)]
+                found = await self.send(delivery, request(peer.via, *addresses))
+                await delivery.stop()
+            assert [each.recipient.address for each in found] == addresses
+            assert moody.has == Counter(each.recipient.address for each in found if each.reply.code == 250), seed
+            assert moody.asked <= 2 * len(addresses), seed
+
     async def found(self, *scripts: Script, to: str = "abcde", messages: int = 100) -> dict[str, tuple[int, str]]:
         """What is said of a message to these; an address without a domain is at x. `self.parts` are the transactions of each connection."""
         addresses = [each if "@" in each else f"{each}@x" for each in (to.split() if " " in to else to)]
