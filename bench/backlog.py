@@ -18,7 +18,7 @@ from bench.traffic import HOST, await_port, free_port
 from smtpplus.mail.envelope import CHUNK, Envelope, Recipient
 from smtpplus.queue import rows
 from smtpplus.queue.entry import EnvelopeIds
-from smtpplus.storage import schema
+from smtpplus.storage import schema, writes
 from smtpplus.storage.engine import create_engine, migrate
 from smtpplus.storage.statement import Row
 
@@ -76,11 +76,11 @@ listen = ""
                 for each in envelopes
             ]
             with engine.begin() as connection:
-                schema.INSERT_MESSAGE.run(connection, inserted)
-                schema.INSERT_RECIPIENT.run(connection, [row for each in envelopes for _, row in rows.recipients(each)])
+                writes.INSERT_MESSAGE.run(connection, inserted)
+                writes.INSERT_RECIPIENT.run(connection, [row for each in envelopes for _, row in rows.recipients(each)])
                 if len(pieces) > 1:
                     for each in envelopes:
-                        schema.INSERT_CHUNK.run(connection, [(each.id, index, piece) for index, piece in enumerate(pieces) if index])
+                        writes.INSERT_CHUNK.run(connection, [(each.id, index, piece) for index, piece in enumerate(pieces) if index])
         engine.dispose()
 
     def start(self) -> float:

@@ -31,10 +31,6 @@ from smtpplus.observation import marks, story, sums
 from smtpplus.observation.folded import Folded
 from smtpplus.storage.database import Database
 from smtpplus.storage.schema import (
-    INSERT_HISTORY,
-    INSERT_HISTORY_STEPS,
-    INSERT_MESSAGE_IDS,
-    INSERT_REFUSAL,
     history,
     history_steps,
     message_ids,
@@ -42,6 +38,7 @@ from smtpplus.storage.schema import (
     refusals,
 )
 from smtpplus.storage.statement import Row, Statement
+from smtpplus.storage.writes import INSERT_HISTORY, INSERT_HISTORY_STEPS, INSERT_MESSAGE_IDS, INSERT_REFUSAL
 
 GATHER = 0.25  # seconds from an event to the writer
 SHORT = 1.0  # seconds: an attempt that takes longer is told when it starts, too

@@ -1,7 +1,7 @@
 """What is done to queued recipients from outside the daemon, in short transactions: cancel, put off, try now.
 
 Each batch is whole: rows changed, the daemon's changes noted (see watch), the generation raised. From the moment of its commit the daemon
-can begin no attempt at what was cancelled or put off, whatever is in its memory: recording an attempt fails (schema.RECORD_ATTEMPT).
+can begin no attempt at what was cancelled or put off, whatever is in its memory: recording an attempt fails (writes.RECORD_ATTEMPT).
 What is under way when it is cancelled is given up before its final dot; after that it is delivered. The caller commits.
 """
 
@@ -15,7 +15,7 @@ from smtpplus.mail.reply import printable
 from smtpplus.queue import rows
 from smtpplus.queue.rulebook import raise_generation
 from smtpplus.queue.selection import Key, Queued
-from smtpplus.storage import schema
+from smtpplus.storage import schema, writes
 from smtpplus.storage.statement import Row
 
 BATCH = 500  # recipients in one transaction
@@ -29,9 +29,9 @@ def cancel(connection: Connection, some: Sequence[Queued], *, who: str, reason: 
     if not keys:
         return 0
     numbers: list[Row] = sorted({(number,) for number, _ in keys})
-    schema.DELETE_RECIPIENT.run(connection, [*sorted(keys)])
-    schema.REMOVE_CHUNKS_IF_SETTLED.run(connection, numbers)
-    schema.REMOVE_IF_SETTLED.run(connection, numbers)
+    writes.DELETE_RECIPIENT.run(connection, [*sorted(keys)])
+    writes.REMOVE_CHUNKS_IF_SETTLED.run(connection, numbers)
+    writes.REMOVE_IF_SETTLED.run(connection, numbers)
     _note(connection, some, keys, CANCELLED, who=who, reason=reason)
     return len(keys)
 

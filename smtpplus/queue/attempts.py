@@ -29,7 +29,7 @@ from smtpplus.queue.reach import Reach
 from smtpplus.queue.ready import Ready
 from smtpplus.queue.settlement import Settlement
 from smtpplus.queue.window import Window
-from smtpplus.storage import schema
+from smtpplus.storage import writes
 from smtpplus.storage.database import Database
 from smtpplus.storage.statement import RowsGone
 
@@ -87,7 +87,7 @@ class Attempts:
             entry.attempts += 1
             entry.due = now + retry.delay(self._schedule, entry.attempts)
             for number in entry.numbers:
-                steps.append((schema.RECORD_ATTEMPT, (entry.attempts, entry.due, entry.message.envelope.id, number, now)))
+                steps.append((writes.RECORD_ATTEMPT, (entry.attempts, entry.due, entry.message.envelope.id, number, now)))
         self._database.run(steps).addCallbacks(self.launch, self._not_recorded, callbackArgs=(batch,), errbackArgs=(batch,))
 
     def _not_recorded(self, failure: Failure, batch: list[Entry]) -> None:

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from smtpplus.mail.envelope import Content, Envelope
 from smtpplus.queue import rows
 from smtpplus.queue.content import StoredContent
-from smtpplus.storage import schema
+from smtpplus.storage import schema, writes
 from smtpplus.storage.database import Database
 from smtpplus.storage.statement import Row, Statement
 
@@ -79,9 +79,9 @@ class Intake:
             return None
         if self._chunks == 0:
             row = (self._id, schema.RECEIVING, "", "", 3, 0, 0.0, 1, None, chunk)
-            written = self._database.run([(schema.INSERT_MESSAGE, row)], durable=False)
+            written = self._database.run([(writes.INSERT_MESSAGE, row)], durable=False)
         else:
-            written = self._database.run([(schema.INSERT_CHUNK, (self._id, self._chunks, chunk))], durable=False)
+            written = self._database.run([(writes.INSERT_CHUNK, (self._id, self._chunks, chunk))], durable=False)
         self._chunks += 1
         self._waiting += 1
         written.addCallbacks(self._written, self._failed)
@@ -134,7 +134,7 @@ class Intake:
         )
         stored = StoredContent(self._database, envelope.id, envelope.size, self._chunks, None)
         begun = self._arrivals.expect(envelope, stored)
-        done = self._database.run([*rows.recipients(envelope, begun), (schema.COMMIT_MESSAGE, row)])
+        done = self._database.run([*rows.recipients(envelope, begun), (writes.COMMIT_MESSAGE, row)])
         return done.addCallbacks(self._committed, self._not_committed, callbackArgs=(envelope, stored), errbackArgs=(envelope,))
 
     def _committed(self, _: Any, envelope: Envelope, stored: StoredContent) -> None:
@@ -152,7 +152,7 @@ class Intake:
         self._aborted = True
         self._leave()
         if self._chunks:
-            steps: list[tuple[Statement, Row]] = [(schema.DELETE_CHUNKS, (self._id,)), (schema.DELETE_MESSAGE, (self._id,))]
+            steps: list[tuple[Statement, Row]] = [(writes.DELETE_CHUNKS, (self._id,)), (writes.DELETE_MESSAGE, (self._id,))]
             self._database.run(steps).addErrback(lambda failure: None)  # what stays is RECEIVING and purged at the next start
 
     def _leave(self) -> None:

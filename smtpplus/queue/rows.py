@@ -13,7 +13,7 @@ from sqlalchemy import case, select, tuple_
 
 from smtpplus.mail.address import AddressError, normalize_domain
 from smtpplus.mail.envelope import Envelope, Recipient
-from smtpplus.storage import schema
+from smtpplus.storage import schema, writes
 from smtpplus.storage.statement import Row, Statement
 
 URGENT = 2  # levels up to this one are found by an index of their own
@@ -91,7 +91,7 @@ def recipients(envelope: Envelope, begun: float = 0.0) -> list[tuple[Statement, 
             given = msgspec.json.encode(_RecipientParameters(recipient.notify, recipient.orcpt)).decode()
         attempts, due = (1, begun) if begun else (0, envelope.release_at)
         row = (envelope.id, index, recipient.address, envelope.level, envelope.user, attempts, due, given, envelope.list, domain)
-        steps.append((schema.INSERT_RECIPIENT, row))
+        steps.append((writes.INSERT_RECIPIENT, row))
     return steps
 
 

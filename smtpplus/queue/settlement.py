@@ -26,7 +26,7 @@ from smtpplus.queue.bounce import Kind, Notifier, traced, wanted
 from smtpplus.queue.entry import Entry, Message
 from smtpplus.queue.rules import Rules
 from smtpplus.queue.spool import Spool, Steps
-from smtpplus.storage import schema
+from smtpplus.storage import writes
 from smtpplus.storage.database import Database
 
 AGAIN = 5.0  # seconds until a failed write is tried again
@@ -121,7 +121,7 @@ class Settlement:
         if entry.alone and due is None:
             steps += _removal(message)
         else:
-            steps += [(schema.DELETE_RECIPIENT, (envelope.id, number)) for number, _ in done + failed]
+            steps += [(writes.DELETE_RECIPIENT, (envelope.id, number)) for number, _ in done + failed]
             if not entry.alone and due is None:
                 steps += _removal_if_last(message)
         self._unwritten += 1
@@ -172,7 +172,7 @@ class Settlement:
             warned = [disposition for _, disposition in later if wanted("delayed", envelope.sender, disposition.recipient)]
         for number, disposition in later:
             reply = str(disposition.reply)
-            steps.append((schema.RECORD_DEFERRAL, (due, reply, entry.warned, envelope.id, number)))
+            steps.append((writes.RECORD_DEFERRAL, (due, reply, entry.warned, envelope.id, number)))
             self._events.state(
                 Deferred(
                     now,
@@ -242,18 +242,18 @@ class Settlement:
 
 def _removal(message: Message) -> Steps:
     key = (message.envelope.id,)
-    steps: Steps = [(schema.DELETE_RECIPIENTS, key), (schema.DELETE_MESSAGE, key)]
+    steps: Steps = [(writes.DELETE_RECIPIENTS, key), (writes.DELETE_MESSAGE, key)]
     if message.content.chunks > 1:
-        steps.append((schema.DELETE_CHUNKS, key))
+        steps.append((writes.DELETE_CHUNKS, key))
     return steps
 
 
 def _removal_if_last(message: Message) -> Steps:
     """Other recipients of the message may be unsettled; whether they are is known in the database alone."""
     key = (message.envelope.id,)
-    steps: Steps = [(schema.REMOVE_IF_SETTLED, key)]
+    steps: Steps = [(writes.REMOVE_IF_SETTLED, key)]
     if message.content.chunks > 1:
-        steps.append((schema.REMOVE_CHUNKS_IF_SETTLED, key))
+        steps.append((writes.REMOVE_CHUNKS_IF_SETTLED, key))
     return steps
 
 

@@ -20,7 +20,7 @@ from smtpplus.queue import rows
 from smtpplus.queue.content import StoredContent
 from smtpplus.queue.intake import Arrivals, Intake, Share
 from smtpplus.queue.rows import FetchedRow, Pending, Waiting, fetch, scan
-from smtpplus.storage import schema
+from smtpplus.storage import schema, writes
 from smtpplus.storage.database import Database
 from smtpplus.storage.statement import Row, Statement
 
@@ -60,7 +60,7 @@ class Spool:
         first = content if pieces == 1 else content[:CHUNK]
         steps: Steps = [
             (
-                schema.INSERT_MESSAGE,
+                writes.INSERT_MESSAGE,
                 (
                     envelope.id,
                     schema.QUEUED,
@@ -76,7 +76,7 @@ class Spool:
             )
         ]
         for index in range(1, pieces):
-            steps.append((schema.INSERT_CHUNK, (envelope.id, index, content[index * CHUNK : (index + 1) * CHUNK])))
+            steps.append((writes.INSERT_CHUNK, (envelope.id, index, content[index * CHUNK : (index + 1) * CHUNK])))
         steps += rows.recipients(envelope, begun)
         return steps
 

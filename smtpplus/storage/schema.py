@@ -1,10 +1,4 @@
-"""The tables, once for SQLite and PostgreSQL, and the few statements that every message runs.
-
-Migrations (storage/migrations) build what is described here; a test compares the two. The statements on the path of a
-message are compiled once from Core and run as driver statements by the writer (storage/writer): each bears a rank, and in
-one group commit the statements run by rank, which is safe because a message's insert is committed before anything changes
-it, except for the chunks and the final commit of one large message, which the ranks put in order.
-"""
+"""The tables, once for SQLite and PostgreSQL. Migrations (storage/migrations) build what is described here; a test compares the two."""
 
 from __future__ import annotations
 
@@ -12,7 +6,6 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    ColumnElement,
     Float,
     ForeignKey,
     Index,
@@ -23,15 +16,8 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    bindparam,
-    delete,
-    exists,
-    insert,
     text,
-    update,
 )
-
-from smtpplus.storage.statement import Statement
 
 metadata = MetaData(naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s"})
 Identity = BigInteger().with_variant(Integer, "sqlite")  # 64 bits on both; SQLite's own row id
@@ -326,55 +312,3 @@ sums = Table(  # what is left of days whose history is gone; observation.sums
         for name in ("messages", "recipients", "octets", "delivered", "deferred", "failed", "cancelled", "refused")
     ),
 )
-
-
-def _settled(key: Column[int]) -> ColumnElement[bool]:
-    """That no recipient of the message `key` is left."""
-    return ~exists().where(recipients.c.message_id == key)
-
-
-INSERT_MESSAGE = Statement(0, insert(messages), [c.name for c in messages.c])
-INSERT_CHUNK = Statement(1, insert(chunks), ["message_id", "number", "octets"])
-INSERT_RECIPIENT = Statement(
-    2,
-    insert(recipients),
-    ["message_id", "number", "address", "level", "user", "attempts", "due", "parameters", "list", "sender_domain"],
-)
-COMMIT_MESSAGE = Statement(
-    3,
-    update(messages)
-    .where(messages.c.id == bindparam("key"))
-    .values({name: bindparam(name) for name in ("state", "sender", "user", "level", "size", "received_at", "chunks", "parameters")}),
-    ["state", "sender", "user", "level", "size", "received_at", "chunks", "parameters", "key"],
-)
-RECORD_ATTEMPT = Statement(
-    4,
-    update(recipients)
-    .where(recipients.c.message_id == bindparam("key"), recipients.c.number == bindparam("index"), recipients.c.due <= bindparam("now"))
-    .values(attempts=bindparam("attempts"), due=bindparam("due")),
-    ["attempts", "due", "key", "index", "now"],
-    exact=True,  # what was cancelled or put off in the meantime is not attempted
-)
-RECORD_DEFERRAL = Statement(
-    5,
-    update(recipients)
-    .where(recipients.c.message_id == bindparam("key"), recipients.c.number == bindparam("index"))
-    .values(due=bindparam("due"), reply=bindparam("reply"), warned=bindparam("warned")),
-    ["due", "reply", "warned", "key", "index"],
-)
-DELETE_RECIPIENT = Statement(
-    6,
-    delete(recipients).where(recipients.c.message_id == bindparam("key"), recipients.c.number == bindparam("index")),
-    ["key", "index"],
-)
-REMOVE_CHUNKS_IF_SETTLED = Statement(
-    7, delete(chunks).where(chunks.c.message_id == bindparam("key"), _settled(chunks.c.message_id)), ["key"]
-)
-REMOVE_IF_SETTLED = Statement(8, delete(messages).where(messages.c.id == bindparam("key"), _settled(messages.c.id)), ["key"])
-DELETE_CHUNKS = Statement(9, delete(chunks).where(chunks.c.message_id == bindparam("key")), ["key"])
-DELETE_RECIPIENTS = Statement(10, delete(recipients).where(recipients.c.message_id == bindparam("key")), ["key"])
-DELETE_MESSAGE = Statement(11, delete(messages).where(messages.c.id == bindparam("key")), ["key"])
-INSERT_HISTORY = Statement(20, insert(history), [c.name for c in history.c])
-INSERT_HISTORY_STEPS = Statement(21, insert(history_steps), [c.name for c in history_steps.c])
-INSERT_REFUSAL = Statement(22, insert(refusals), [c.name for c in refusals.c])
-INSERT_MESSAGE_IDS = Statement(23, insert(message_ids), [c.name for c in message_ids.c])

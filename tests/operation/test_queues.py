@@ -15,7 +15,7 @@ from smtpplus.mail.envelope import CHUNK, Envelope, Recipient, parse_queue_id, q
 from smtpplus.operation.cli import main
 from smtpplus.queue import rows
 from smtpplus.queue.entry import EnvelopeIds
-from smtpplus.storage import schema
+from smtpplus.storage import schema, writes
 from smtpplus.storage.engine import create_engine, migrate
 
 Queue = Callable[..., Any]
@@ -52,8 +52,8 @@ def put(engine: Engine, *to: str, sender: str = "a@example.com", user: str = "ap
     envelope = Envelope(number, sender, recipients, user, level, 2 * CHUNK, time.time(), list=list)
     row = (number, schema.QUEUED, sender, user, level, 2 * CHUNK, envelope.received_at, 2, rows.parameters(envelope), b"x" * CHUNK)
     with engine.begin() as connection:
-        schema.INSERT_MESSAGE.run(connection, [row])
-        schema.INSERT_CHUNK.run(connection, [(number, 1, b"x" * CHUNK)])
+        writes.INSERT_MESSAGE.run(connection, [row])
+        writes.INSERT_CHUNK.run(connection, [(number, 1, b"x" * CHUNK)])
         for statement, values in rows.recipients(envelope):
             statement.run(connection, [values])
     return number

@@ -12,7 +12,7 @@ from twisted.internet.defer import DeferredList, inlineCallbacks
 from twisted.trial.unittest import TestCase
 
 from smtpplus.accounts.fields import AccountError
-from smtpplus.storage import schema
+from smtpplus.storage import schema, writes
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
 from smtpplus.storage.statement import Declined, RowsGone
@@ -23,8 +23,8 @@ def message(number: int, content: bytes = b"x") -> Steps:
     """The steps that insert message `number` with one recipient."""
     row = (number, schema.QUEUED, "a@example.com", "app", 3, len(content), 1.0, 1, None, content)
     return [
-        (schema.INSERT_MESSAGE, row),
-        (schema.INSERT_RECIPIENT, (number, 0, "b@example.net", 3, "app", 0, 1.0, None, "default", "example.com")),
+        (writes.INSERT_MESSAGE, row),
+        (writes.INSERT_RECIPIENT, (number, 0, "b@example.net", 3, "app", 0, 1.0, None, "default", "example.com")),
     ]
 
 
@@ -136,19 +136,19 @@ class WriterTests(TestCase):
         """A message goes through all prepared statements, with more rows than one statement takes, and nothing is left."""
         numbers = range(1, 200)
         yield self.database.run([step for number in numbers for step in message(number)])
-        yield self.database.run([(schema.INSERT_CHUNK, (number, 1, b"tail")) for number in numbers])
-        yield self.database.run([(schema.COMMIT_MESSAGE, (schema.QUEUED, "c@d", "app", 2, 5, 9.0, 2, None, number)) for number in numbers])
+        yield self.database.run([(writes.INSERT_CHUNK, (number, 1, b"tail")) for number in numbers])
+        yield self.database.run([(writes.COMMIT_MESSAGE, (schema.QUEUED, "c@d", "app", 2, 5, 9.0, 2, None, number)) for number in numbers])
         self.assertEqual(self.seen("SELECT DISTINCT state, sender, level, size, chunks FROM messages"), [(1, "c@d", 2, 5, 2)])
-        yield self.database.run([(schema.RECORD_ATTEMPT, (1, 60.0, number, 0, 1.0)) for number in numbers])
-        yield self.database.run([(schema.RECORD_DEFERRAL, (90.0, "451 later", True, number, 0)) for number in numbers])
+        yield self.database.run([(writes.RECORD_ATTEMPT, (1, 60.0, number, 0, 1.0)) for number in numbers])
+        yield self.database.run([(writes.RECORD_DEFERRAL, (90.0, "451 later", True, number, 0)) for number in numbers])
         self.assertEqual(self.seen("SELECT DISTINCT attempts, due, reply, warned FROM recipients"), [(1, 90.0, "451 later", 1)])
-        yield self.database.run([(schema.DELETE_RECIPIENT, (1, 0))])
+        yield self.database.run([(writes.DELETE_RECIPIENT, (1, 0))])
         self.assertEqual(self.seen("SELECT count(*) FROM recipients"), [(198,)])
         yield self.database.run(
             [
                 (statement, (number,))
                 for number in numbers
-                for statement in (schema.DELETE_RECIPIENTS, schema.DELETE_CHUNKS, schema.DELETE_MESSAGE)
+                for statement in (writes.DELETE_RECIPIENTS, writes.DELETE_CHUNKS, writes.DELETE_MESSAGE)
             ]
         )
         for table in ("messages", "chunks", "recipients"):
@@ -158,8 +158,8 @@ class WriterTests(TestCase):
     def test_an_exact_statement_fails_alone(self) -> Any:
         """A30: an attempt at a recipient that is gone or put off is not recorded, and the unit with it fails whole; others succeed."""
         yield self.database.run([*message(1), *message(2), *message(3)])
-        yield self.database.run([(schema.RECORD_DEFERRAL, (500.0, None, False, 2, 0))])
-        attempts = [[(schema.RECORD_ATTEMPT, (1, 60.0, number, 0, 10.0)) for number in numbers] for numbers in ((1,), (3, 2), (9,))]
+        yield self.database.run([(writes.RECORD_DEFERRAL, (500.0, None, False, 2, 0))])
+        attempts = [[(writes.RECORD_ATTEMPT, (1, 60.0, number, 0, 10.0)) for number in numbers] for numbers in ((1,), (3, 2), (9,))]
         results = yield DeferredList([self.database.run(steps) for steps in attempts], consumeErrors=True)
         self.assertEqual([success for success, _ in results], [True, False, False])
         results[1][1].trap(RowsGone)
@@ -168,12 +168,12 @@ class WriterTests(TestCase):
     @inlineCallbacks
     def test_a_message_goes_with_its_last_recipient(self) -> Any:
         """A removal on condition takes a message and its chunks only when no recipient is left."""
-        second = (schema.INSERT_RECIPIENT, (1, 1, "c@example.net", 3, "app", 0, 1.0, None, "default", "example.com"))
-        yield self.database.run([*message(1), second, (schema.INSERT_CHUNK, (1, 1, b"tail")), *message(2)])
-        remove = [(schema.REMOVE_CHUNKS_IF_SETTLED, (1,)), (schema.REMOVE_IF_SETTLED, (1,))]
-        yield self.database.run([(schema.DELETE_RECIPIENT, (1, 0)), *remove])
+        second = (writes.INSERT_RECIPIENT, (1, 1, "c@example.net", 3, "app", 0, 1.0, None, "default", "example.com"))
+        yield self.database.run([*message(1), second, (writes.INSERT_CHUNK, (1, 1, b"tail")), *message(2)])
+        remove = [(writes.REMOVE_CHUNKS_IF_SETTLED, (1,)), (writes.REMOVE_IF_SETTLED, (1,))]
+        yield self.database.run([(writes.DELETE_RECIPIENT, (1, 0)), *remove])
         self.assertEqual(self.seen("SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM chunks)"), [(2, 1)])
-        yield self.database.run([(schema.DELETE_RECIPIENT, (1, 1)), *remove])
+        yield self.database.run([(writes.DELETE_RECIPIENT, (1, 1)), *remove])
         self.assertEqual(self.seen("SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM chunks)"), [(1, 0)])
 
     @inlineCallbacks
@@ -183,7 +183,7 @@ class WriterTests(TestCase):
         yield self.database.run(message(1))
         driver: Any = self.database.writer._connection.connection.driver_connection
         driver.set_trace_callback(said.append)
-        first, second, third = ([(schema.INSERT_CHUNK, (1, number, b"x"))] for number in (1, 2, 3))
+        first, second, third = ([(writes.INSERT_CHUNK, (1, number, b"x"))] for number in (1, 2, 3))
         yield self.database.run(first, durable=False)
         yield self.assertFailure(self.database.run(first, durable=False), sqlalchemy.exc.IntegrityError)
         yield DeferredList([self.database.run(second, durable=False), self.database.run(third)])
