@@ -12,13 +12,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, select
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from smtpplus.events import Accepted, Alerted, AuthenticationFailed, Event, Events, Failed, Refused, RefusedMore
+from smtpplus.events import Accepted, Alerted, AuthenticationFailed, Bounced, Event, Events, Failed, Refused, RefusedMore
 from smtpplus.mail.envelope import queue_id
 from smtpplus.observation import desk
 from smtpplus.observation.desk import OTHERS, Sent, Signs, Terms
@@ -59,6 +60,7 @@ class Alerts:
         self._counted_with = folded
         self._tell_webhook = told
         self._gathered: dict[tuple[str, str | None, str, str], Signs] = {}
+        self._failure = ("", "")  # the last one's message and reply: why a sender is told that mail failed
         self._own: set[str] = set()
         self._own_order: deque[str] = deque()
         self._logins: Counter[str] = Counter()  # failed ones by address
@@ -94,7 +96,11 @@ class Alerts:
                 self._sign(problem, event.at, event.count)
             return
         problem = SIGNS[type(event)](event)
+        if event.__class__ is Failed:
+            self._failure = (event.id, event.reply)
         if problem is not None:
+            if event.__class__ is Bounced and self._failure[0] == event.id:  # stated just before
+                problem = msgspec.structs.replace(problem, facts=msgspec.structs.replace(problem.facts, why=self._failure[1]))
             self._sign(problem, event.at)
         if event.__class__ is AuthenticationFailed:
             self._count_login(event)

@@ -302,7 +302,7 @@ def _row(event: Accepted, chapters: Any) -> Row:
         parse_queue_id(event.id),
         event.at,
         event.user,
-        event.list,
+        event.list if event.user or event.session else "",  # our own mail is of no list
         event.sender,
         _encode(event.recipients).decode("utf-8"),
         event.level,

@@ -144,7 +144,12 @@ def _bounced(event: events.Bounced) -> Problem | None:
         return None
     kind = "bounce" if event.kind == "failed" else "delay"
     facts = Facts(
-        f"user {event.user}", f"{event.to} was told about message {event.id}", MORE[kind][0], "see smtpplus explain", event.id, event.user
+        f"user {event.user}",
+        f"{event.to} was told about message {event.id}",
+        MORE[kind][0],
+        f"smtpplus explain {event.id} says what became of it",
+        event.id,
+        event.user,
     )
     return Problem(kind, event.list, event.user, f"{event.user} {event.to}", facts)
 

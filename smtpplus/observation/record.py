@@ -18,6 +18,7 @@ from smtpplus.observation import marks, story
 from smtpplus.storage.schema import history, history_steps, message_ids, refusals
 
 BATCH = 500  # rows whose later steps are read at once
+_BATCH_LASTS = 2_000  # milliseconds between the first and the last refusal that share an entry, at most
 ALIKE = 100  # messages told of one Message-ID, the latest
 
 
@@ -98,6 +99,14 @@ def refusal(connection: Connection, number: int) -> Refusal | None:
     """The refusal with this reference."""
     found = connection.execute(select(refusals).where(refusals.c.id == number)).one_or_none()
     return _refusal(found) if found is not None else None
+
+
+def sharing(connection: Connection, number: int) -> list[Refusal]:
+    """The entries in which a refusal with this reference may have been counted, as many came at once: those written with it."""
+    c = refusals.c
+    about = c.id.between(number - (_BATCH_LASTS << 20), number)
+    query = select(refusals).where(about, c["count"] > 1).order_by(c.id.desc()).limit(ALIKE)
+    return [_refusal(row) for row in connection.execute(query).all()[::-1]]
 
 
 def refusals_since(connection: Connection, since: float, *, user: str | None = None, limit: int | None = None) -> list[Refusal]:

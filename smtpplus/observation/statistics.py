@@ -20,6 +20,7 @@ By = Literal["list", "user", "sender", "subject", "subject-pattern", "campaign",
 DIMENSIONS: tuple[By, ...] = get_args(By)
 OTHERS = "(others)"
 _DIGITS = re.compile(r"\d+")
+_QUEUE_ID = re.compile(r"\b1[0-9A-HJKMNP-TV-Z]{12}\b")  # mail.envelope.queue_id
 
 
 class Sums(msgspec.Struct):
@@ -39,8 +40,8 @@ FIELDS: tuple[str, ...] = Sums.__struct_fields__
 
 
 def pattern(subject: str) -> str:
-    """A subject with its numbers folded, so that "Ticket 17 solved" and "Ticket 4 solved" are one (C12)."""
-    return _DIGITS.sub("[n]", subject)
+    """A subject with its numbers folded, so that "Ticket 17 solved" and "Ticket 4 solved" are one (C12); so are our queue IDs."""
+    return _DIGITS.sub("[n]", _QUEUE_ID.sub("[id]", subject))
 
 
 def day(at: float) -> str:

@@ -73,6 +73,11 @@ def settings(operation: Operation, /, *, kind: str | None, mode: str | None, lis
         _known(connection, list_)
         if kind is not None:
             desk.configure(connection, list_.lower(), kind, str(mode))
+            whose = f"of list {list_}" if list_ else "of the server"
+            if as_json:
+                print_json({"list": list_ or None, "kind": kind, "mode": mode})
+            else:
+                click.echo(f"Alerts {whose} about {'all kinds' if kind == '*' else kind}: {mode}.")
         else:
             _show(operation, connection, list_.lower(), as_json)
 

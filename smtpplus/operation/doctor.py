@@ -53,25 +53,26 @@ def _client(operation: Operation, host: str, text: str, patience: float, as_json
         raise click.UsageError(f"--ports: {len(numbers)} ports are too many; name {_MOST} at most.")
     found = probe(host, numbers, patience)
     chosen = best(found)
-    served = _served(operation)
+    served, sentence = _served(operation)
     if as_json:
         told: dict[str, Any] = {"host": host, "use": None if chosen is None else chosen.port, "served": served}
         print_json({**told, "ports": [msgspec.to_builtins(each) for each in found]})
     else:
         for each in found:
             click.echo(_line(each))
-        for line in _advice(found, chosen, host, served):
+        for line in _advice(found, chosen, host, sentence):
             click.echo(line)
     if chosen is None:
         raise click.exceptions.Exit(1)
 
 
-def _served(operation: Operation) -> str:
-    """The configured ports where there is a configuration, else those that a server has unless it is told otherwise (B5)."""
+def _served(operation: Operation) -> tuple[str, str]:
+    """The configured ports where there is a configuration, else those that a server has by itself (B5), and a sentence about them."""
     try:
-        return ", ".join(str(each) for block in operation.configuration.listen for each in block.ports)
+        ports = ", ".join(str(each) for block in operation.configuration.listen for each in block.ports)
     except FaultyConfiguration:
-        return SERVED
+        return SERVED, f"Ports that smtpplus serves, unless it is configured otherwise: {SERVED}"
+    return ports, f"Ports that smtpplus is configured to serve: {ports}"
 
 
 def _line(found: Port) -> str:
@@ -97,8 +98,7 @@ def _advice(found: list[Port], chosen: Port | None, host: str, served: str) -> I
         yield f"Use port {chosen.port} {how}, and log in with user and password."
         if chosen.tls and chosen.certificate != "valid":
             yield f"The certificate is not trusted here ({chosen.certificate}), and mail clients ask; its operator can name a better one."
-        return
-    if any(each.smtp for each in found):
+    elif any(each.smtp for each in found):
         yield "A mail server answers, but offers no login on these ports: ask its operator."
     elif all(each.state == "unreachable" for each in found):
         yield f"{host} cannot be reached: check its name and this machine's network."
@@ -106,7 +106,8 @@ def _advice(found: list[Port], chosen: Port | None, host: str, served: str) -> I
         yield "A firewall between here and the server swallows these ports. Try others with --ports, or ask who runs the network."
     else:
         yield f"Nothing listens on these ports of {host}."
-    yield f"Ports that smtpplus is configured to serve: {served}. What never reaches the server raises no alert there."
+    if not all(each.usable for each in found):
+        yield f"{served}. What never reaches the server raises no alert there."
 
 
 def _server(operation: Operation, domains: tuple[str, ...], as_json: bool) -> None:

@@ -56,10 +56,14 @@ def explain(operation: Operation, what: str | None, user: str | None, since: str
         return
     if not found:
         click.echo(f"Nothing was accepted from {user}, and nothing refused, since {date(start)}.")
+    if found and found[0].get("shared"):
+        click.echo(f"So many were refused at once that {what} has no entry of its own. It is counted in one of these.\n")
     for number, each in enumerate(found):
         if number:
             click.echo("")
         _print(each)
+    if user is not None and any(sum(each["kind"] == kind for each in found) == _LIMIT for kind in ("message", "refusal")):
+        click.echo(f"\nOnly the last {_LIMIT} messages and the last {_LIMIT} refusals are told; smtpplus stats --by user counts all.")
 
 
 def _named(operation: Operation, connection: Connection, what: str, now: float) -> list[dict[str, Any]]:
@@ -75,7 +79,9 @@ def _named(operation: Operation, connection: Connection, what: str, now: float) 
     if refusal is not None:
         return [_refusal(refusal)]
     life = record.message(connection, number) or _queued_only(connection, number)
-    return [] if life is None else [_message(operation, connection, life, now)]
+    if life is not None:
+        return [_message(operation, connection, life, now)]
+    return [{**_refusal(each), "shared": True} for each in record.sharing(connection, number)]
 
 
 def _queued_only(connection: Connection, number: int) -> Life | None:

@@ -27,7 +27,7 @@ def parts(sums: Sums) -> tuple[int, int, int]:
 def lines(rows: Sequence[tuple[str, Sums]], width: int = 40) -> list[str]:
     """One line for each row: key, bar of its recipients, number."""
     most = max((sums.recipients for _, sums in rows), default=0)
-    wide = min(40, max((len(key) for key, _ in rows), default=0))
+    wide = min(40, max((len(_cut(key, 40)) for key, _ in rows), default=0))
     return [f"{_cut(key, wide):{wide}} {bar(sums.recipients, most, width):{width}} {sums.recipients}" for key, sums in rows]
 
 

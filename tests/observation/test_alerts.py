@@ -177,6 +177,20 @@ class AlertTests(TestCase):
         yield self.alerts.close()
 
     @inlineCallbacks
+    def test_a_bounce_says_why(self) -> Any:
+        """B6: that a sender was told of a failure says why the mail failed, in the peer's words."""
+        yield self.configure(("", "bounce", "now"))
+        self.bus.state(events.Failed(NOW, "ID", "y@b.com", "b.com", "mx", "550 5.1.1 nobody there", "peer_refused", 1, 3, "app", "news"))
+        self.bus.state(events.Bounced(NOW, "ID", "DSN", "x@a.com", "failed", "app", "news"))
+        self.bus.state(events.Bounced(NOW, "ID2", "DSN", "x2@a.com", "failed", "app", "news"))
+        yield self.pass_by()
+        texts = [message.get_payload(decode=True).decode() for message, _ in self.posted]
+        self.assertIn("Why:     550 5.1.1 nobody there", texts[0])
+        self.assertIn("Remedy:  smtpplus explain ID says what became of it", texts[0])
+        self.assertNotIn("nobody there", texts[1])
+        yield self.alerts.close()
+
+    @inlineCallbacks
     def test_without_digest_each_is_told(self) -> Any:
         """`digest = "0s"` tells every second's signs at once."""
         self.open(digest=0.0)

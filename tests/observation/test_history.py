@@ -138,7 +138,10 @@ class HistoryTests(TestCase):
 
     @inlineCallbacks
     def test_a_notification_has_a_row_of_its_own(self) -> Any:
-        """A bounce is found under its own id too, and names the message that it is about."""
+        """A bounce is found under its own id too, and names the message that it is about. Mail of our own is of no list."""
+        yield self.write(msgspec.structs.replace(accepted(4), user="", session=""), accepted(5))
+        self.assertEqual(self.rows("SELECT list FROM history ORDER BY id"), [("",), ("default",)])
+        yield self.database.write(lambda connection: connection.exec_driver_sql("DELETE FROM history") and None)
         yield self.write(Bounced(NOW, name(1), name(2), "x@a.com", "failed"))
         self.assertEqual(
             self.rows("SELECT id, recipients, subject FROM history"),
@@ -168,6 +171,8 @@ class HistoryTests(TestCase):
         """B6: ten thousand refusals in a batch, equal or all different, are some rows whose counts add up exactly."""
         yield self.write(*(refused(number, client=f"192.0.2.1:{number}") for number in range(10_000)))
         self.assertEqual(self.rows("SELECT count(*), sum(count) FROM refusals"), [(SEPARATE + 1, 10_000)])
+        (shared,) = yield self.database.read(lambda connection: record.sharing(connection, parse_queue_id(name(9_999))))
+        self.assertEqual((shared.count, shared.reason), (10_000 - SEPARATE, "domain_not_authorized"))
         yield self.write(*(refused(20_000 + number, f"{number}@b.com") for number in range(5_000)))
         rows = 2 * SEPARATE + DIFFERENT + 2
         self.assertEqual(self.rows("SELECT count(*), sum(count) FROM refusals"), [(rows, 15_000)])

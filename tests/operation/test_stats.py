@@ -151,6 +151,10 @@ def test_subjects_are_folded(config: Path) -> None:
     (row,) = json.loads(run(config, "--by", "subject-pattern", "--json"))["rows"]
     assert (row["subject-pattern"], row["messages"]) == ("Ticket [n] solved", MESSAGES)
     assert pattern("Order 17/2026: 3 items") == "Order [n]/[n]: [n] items"
+    assert (
+        pattern(f"Delivery status notification (failed) for {queue_id(1_887_436_800_000_000_001)}")
+        == "Delivery status notification (failed) for [id]"
+    )
 
 
 def test_a_span_and_a_selection(config: Path) -> None:
