@@ -112,10 +112,12 @@ class Transaction:
 
     @property
     def refusal(self) -> Fault | None:
-        """What recipients hear that were not proposed, of a transaction after which there is no other."""
-        replies = self._link.dialogue.replies
-        refusal = self._link.dialogue.refusal or (replies[-1] if replies else None)
-        return answered(refusal) if refusal is not None else None
+        """What recipients hear that were not proposed, of a transaction after which there is no other; None if there are none."""
+        dialogue, transfer = self._link.dialogue, self.transfer
+        if transfer is None or len(dialogue.replies) == len(transfer.left):
+            return None
+        reply = dialogue.refusal or dialogue.replies[-1]
+        return answered(reply) if reply is not None else None
 
     @property
     def answers(self) -> int:
