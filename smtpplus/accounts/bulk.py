@@ -16,6 +16,7 @@ from smtpplus.accounts import store
 from smtpplus.accounts.lists import UserList
 from smtpplus.accounts.settings import UNSET, encode
 from smtpplus.accounts.user import Sender, User
+from smtpplus.mail.command_line import quoted
 from smtpplus.storage.schema import lists, senders, users
 
 _AT_ONCE = 500  # rows in one statement
@@ -37,7 +38,9 @@ def in_the_way(connection: Connection, new: Sequence[User], new_lists: Iterable[
     known = {*connection.scalars(select(lists.c.name)), *(each.name for each in new_lists)}
     there = store.fingerprints(connection, [user.name for user in new])
     faults = {
-        user.name: f"there is no list {user.list}; `smtpplus list add {user.list}` makes it" for user in new if user.list not in known
+        user.name: f"there is no list {user.list}; `smtpplus list add {quoted(user.list)}` makes it"
+        for user in new
+        if user.list not in known
     }
     return faults | {name: f"the user {name} exists already; delete it first, or take it out of the file" for name in there}
 

@@ -15,6 +15,7 @@ from smtpplus.accounts import fields, forms, verification
 from smtpplus.accounts.fields import AccountError
 from smtpplus.accounts.settings import UNSET, Settings, decode, encode
 from smtpplus.accounts.store import raise_generation
+from smtpplus.mail.command_line import quoted
 from smtpplus.mail.reply import printable
 from smtpplus.storage.schema import lists, users
 
@@ -36,7 +37,7 @@ def add_list(connection: Connection, name: str, *, now: float, note: str = "", s
     """Create a list."""
     name = fields.list_name(name)
     if connection.scalar(select(lists.c.name).where(lists.c.name == name)) is not None:
-        raise AccountError(f"the list {name} exists already; change it with `smtpplus list edit {name}`")
+        raise AccountError(f"the list {name} exists already; change it with `smtpplus list edit {quoted(name)}`")
     row = {"name": name, "note": fields.note(note), "settings": encode(settings), "created_at": now, "changed_at": now}
     connection.execute(insert(lists).values(row))
     raise_generation(connection)
@@ -65,7 +66,7 @@ def delete_list(connection: Connection, name: str, *, now: float, move_to: str |
         if old.users:
             raise AccountError(
                 f"the list {old.name} has users ({old.users}); move them with --move-to LIST, "
-                f"or see them with `smtpplus user list --list {old.name}`"
+                f"or see them with `smtpplus user list --list {quoted(old.name)}`"
             )
     else:
         target = get_list(connection, move_to)

@@ -17,6 +17,7 @@ from smtpplus.accounts import fields, forms
 from smtpplus.accounts.fields import AccountError, FieldError
 from smtpplus.accounts.settings import UNSET, Settings, decode, encode
 from smtpplus.accounts.user import Secret, Sender, User
+from smtpplus.mail.command_line import quoted
 from smtpplus.mail.reply import printable
 from smtpplus.storage.schema import generation, lists, senders, users
 
@@ -72,7 +73,7 @@ def add_user(
     if allow_any and entries:
         raise AccountError("any sender and a list of senders contradict each other; leave out --allow-any, or --domains and --senders")
     if connection.scalar(select(users.c.id).where(users.c.name == name)) is not None:
-        raise AccountError(f"the user {name} exists already; change it with `smtpplus user edit {name}`")
+        raise AccountError(f"the user {name} exists already; change it with `smtpplus user edit {quoted(name)}`")
     row = {
         "name": name,
         "list": _existing_list(connection, list),
@@ -103,7 +104,7 @@ def edit_user(connection: Connection, name: str, changes: Changes, *, now: float
     if old.senders and not wanted and not changes.allow_any:
         raise AccountError(
             f"without domains and senders {old.name} could use any sender; say so with --allow-any, or keep an entry, "
-            f"or shut the account with `smtpplus user deactivate {old.name}`"
+            f"or shut the account with `smtpplus user deactivate {quoted(old.name)}`"
         )
     values: dict[str, Any] = {
         "list": None if changes.list is None else _existing_list(connection, changes.list),
@@ -246,7 +247,9 @@ def _existing_list(connection: Connection, text: str) -> str:
     """The name of a list, if there is such a list."""
     name = fields.list_name(text)
     if connection.scalar(select(lists.c.name).where(lists.c.name == name)) is None:
-        raise AccountError(f"there is no list {name}; `smtpplus list add {name}` makes it, `smtpplus list list` names those there are")
+        raise AccountError(
+            f"there is no list {name}; `smtpplus list add {quoted(name)}` makes it, `smtpplus list list` names those there are"
+        )
     return name
 
 

@@ -23,6 +23,7 @@ from smtpplus.accounts import fields, store
 from smtpplus.accounts.fields import AccountError, FieldError
 from smtpplus.accounts.passwords import generate
 from smtpplus.accounts.user import Sender, User
+from smtpplus.mail.command_line import quoted
 from smtpplus.storage.schema import challenges, senders, users, verifications
 
 Provenance = Literal["token", "dns", "vouched", "grandfathered"]
@@ -66,7 +67,9 @@ def of_user(user: User, wanted: Iterable[Sender]) -> list[Sender]:
     own = {(entry.kind, entry.value): entry for entry in user.senders}
     for entry in wanted:
         if (entry.kind, entry.value) not in own:
-            raise AccountError(f"user {user.name} has no sender {entry}; `smtpplus sender add {user.name} {entry} --verify` makes it one")
+            raise AccountError(
+                f"user {user.name} has no sender {entry}; `smtpplus sender add --verify {quoted(user.name, entry)}` makes it one"
+            )
     return [own[entry.kind, entry.value] for entry in wanted]
 
 
@@ -75,10 +78,12 @@ def only_user(connection: Connection, entry: Sender) -> User:
     query = select(users.c.name).join_from(senders, users).where(senders.c.kind == entry.kind, senders.c.value == entry.value)
     names = list(connection.scalars(query.order_by(users.c.name).limit(6)))
     if not names:
-        raise AccountError(f"no user has the sender {entry}; `smtpplus sender add USER {entry} --verify` makes it one")
+        raise AccountError(f"no user has the sender {entry}; `smtpplus sender add --verify USER {quoted(entry)}` makes it one")
     if len(names) > 1:
         shown = ", ".join(names[:5]) + (", and more" if len(names) > 5 else "")
-        raise AccountError(f"several users have the sender {entry} ({shown}); name the one: `smtpplus sender verify USER {entry}`")
+        raise AccountError(
+            f"several users have the sender {entry} ({shown}); name the one: `smtpplus sender verify USER {quoted(entry)}`"
+        )
     return store.get_user(connection, names[0])
 
 
@@ -140,14 +145,14 @@ def look_up(connection: Connection, token: str, *, now: float) -> Claim:
         raise TokenRefused(
             "gone",
             f"the token was made for {row.value}, which is no longer a sender of user {user.name}",
-            f"`smtpplus sender add {user.name} {row.value} --verify` adds it and sends another one",
+            f"`smtpplus sender add --verify {quoted(user.name, row.value)}` adds it and sends another one",
         )
     _check(row, user, entry, now)
     return Claim(user, entry, row.expires_at)
 
 
 def _check(row: Row[Any], user: User, entry: Sender, now: float) -> None:
-    another = f"`smtpplus sender verify {user.name} {entry}` sends another one"
+    another = f"`smtpplus sender verify {quoted(user.name, entry)}` sends another one"
     ends: tuple[tuple[Refused, float | None, str], ...] = (
         ("used", row.used_at, "was used"),
         ("revoked", row.revoked_at, "was revoked"),
@@ -180,7 +185,7 @@ def _hash(token: str) -> str:
 def record_name(entry: Sender) -> str:
     """Where the TXT record of a domain or subtree belongs; AccountError for an address literal, which no DNS knows."""
     if entry.value.startswith("["):
-        raise AccountError(f"the address literal {entry} has no DNS; vouch for it with `smtpplus sender vouch USER {entry}`")
+        raise AccountError(f"the address literal {entry} has no DNS; vouch for it with `smtpplus sender vouch USER {quoted(entry)}`")
     return f"_smtpplus.{entry.value}"
 
 

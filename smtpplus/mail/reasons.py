@@ -6,8 +6,9 @@ code in upper case.
 
 `text` and `remedy` are str.format templates over named details (`Reason.fields`). Details come from outside: they are made
 printable and cut to `DETAIL_LIMIT` characters, and stay text whatever braces they hold. A detail that is missing reads "(unknown)":
-wording must never turn a precise refusal into a fault. The names in use: `address` as written, `domain`, `user`, `near` (what is
-authorized and resembles it), `where` ("envelope sender", "header field From", ...), `command`, `parameter`, `limit`, `peer`, `cause`.
+wording must never turn a precise refusal into a fault. Between backticks, where commands stand, they are quoted for the shell. The
+names in use: `address` as written, `domain`, `user`, `near` (what is authorized and resembles it), `where` ("envelope sender", "header
+field From", ...), `command`, `parameter`, `limit`, `peer`, `cause`.
 
 `python -m smtpplus.mail.reasons` prints docs/reasons.md.
 """
@@ -18,6 +19,7 @@ import string
 
 import msgspec
 
+from smtpplus.mail.command_line import quoted
 from smtpplus.mail.reply import Reply, printable
 
 DETAIL_LIMIT = 320  # characters of one detail: an address at its longest fits
@@ -60,7 +62,9 @@ class Reason(msgspec.Struct, frozen=True):
     def words(self, **details: str) -> tuple[str, str]:
         """Text and remedy for these details."""
         safe = _Details((name, printable(detail[:DETAIL_LIMIT])) for name, detail in details.items())
-        return self.text.format_map(safe), self.remedy.format_map(safe)
+        shell = _Details((name, quoted(detail)) for name, detail in safe.items())
+        parts = enumerate(self.remedy.split("`"))  # every second one is a command
+        return self.text.format_map(safe), "`".join(part.format_map(shell if number % 2 else safe) for number, part in parts)
 
     def refusal(self, **details: str) -> Refusal:
         """What to raise: `raise reasons.SYNTAX.refusal(command="FOO")`."""
@@ -360,7 +364,7 @@ SENDER_NOT_VERIFIED = _reason(
     "550 5.7.1",
     "The {where} {address} is not verified for user {user}",
     "The user has no list of senders, which allows every verified sender (`require_verified = true`); this one was never verified.",
-    "add and verify it, `smtpplus sender add {user} {address} --verify`, or its domain {domain} in the same way; " + _VISITOR,
+    "add and verify it, `smtpplus sender add --verify {user} {address}`, or its domain {domain} in the same way; " + _VISITOR,
 )
 NO_FROM = _reason(
     "no_from",

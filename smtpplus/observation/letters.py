@@ -14,6 +14,7 @@ from email.utils import format_datetime
 
 import msgspec
 
+from smtpplus.mail.command_line import quoted
 from smtpplus.mail.priority import display_fields
 from smtpplus.mail.reply import printable
 from smtpplus.observation.problems import Facts
@@ -63,7 +64,11 @@ def _one(told: Told) -> str:
     times = f"{told.count} times since the last report, {told.total} in all" if told.total > 1 else "once"
     when = _date(told.first_at) if told.total == 1 else f"from {_date(told.first_at)} to {_date(told.last_at)}"
     lines = [("Kind", told.kind), ("List", told.list), ("Who", facts.who), ("What", facts.what), ("When", f"{when}, {times}")]
-    lines += [("Why", facts.why), ("Remedy", facts.remedy), ("More", f"smtpplus explain {facts.reference}" if facts.reference else "")]
+    lines += [
+        ("Why", facts.why),
+        ("Remedy", facts.remedy),
+        ("More", f"smtpplus explain {quoted(facts.reference)}" if facts.reference else ""),
+    ]
     return "".join(f"{label + ':':8} {printable(value)}\n" for label, value in lines if value)
 
 

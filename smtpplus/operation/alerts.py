@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from smtpplus.mail.command_line import quoted
 from smtpplus.operation.cli import Operation, Refused, console, date, print_json
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def test(operation: Operation, list_: str) -> None:
             post(connection, content, to, now=now)
     if to:
         click.echo(f"An alert to {', '.join(to)} is in the queue; the daemon sends it within a second.")
-        click.echo(f"What became of it: smtpplus explain '{letters.MESSAGE_ID}{name}@{configuration.hostname}>'")
+        click.echo(f"What became of it: smtpplus explain {quoted(f'{letters.MESSAGE_ID}{name}@{configuration.hostname}>')}")
     if configuration.alerts.webhook:
         click.echo(f"It is owed to {configuration.alerts.webhook}; the daemon posts it within a few seconds.")
 

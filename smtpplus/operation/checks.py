@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from smtpplus.mail.command_line import quoted
 from smtpplus.operation.cli import Operation, Refused, console, date, print_json
 from smtpplus.operation.user_view import in_force
 
@@ -88,7 +89,7 @@ def who_may_send(operation: Operation, address: str, as_json: bool) -> None:
         print_json([_permit_json(permit) for permit in permits])
         return
     if not permits:
-        click.echo(f"Nobody may send as {address}. `smtpplus sender add USER {address}` authorizes a user.")
+        click.echo(f"Nobody may send as {address}. `smtpplus sender add USER {quoted(address)}` authorizes a user.")
         return
     from rich.table import Table
     from rich.text import Text

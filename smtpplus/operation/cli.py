@@ -136,13 +136,6 @@ def operator() -> str:
     return f"{name} at the command line"
 
 
-def quoted(word: str) -> str:
-    """An argument as a shell reads it back, also where it begins with a dash: the options of a command come before it."""
-    import shlex
-
-    return f"-- {shlex.quote(word)}" if word.startswith("-") else shlex.quote(word)
-
-
 def print_json(value: Any) -> None:
     """`value`, of what JSON knows, for programs."""
     click.echo(json.dumps(value, ensure_ascii=False, indent=2))

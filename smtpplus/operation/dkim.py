@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Iterator, Literal, Sequence
 
 import click
 
+from smtpplus.mail.command_line import quoted
 from smtpplus.operation.cli import Operation, Refused, console, date, print_json
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def add(operation: Operation, /, *, domain: str, selector: str | None, algorithm
         click.echo(f"The {key.algorithm} key {key.selector} for {key.domain} was made. Publish:\n")
         click.echo(f"{_zone_line(key)}\n")
     when = "It signs as soon as the check has found it" if wait else "It signs from now on"
-    click.echo(f"{when}; then run: smtpplus dkim check {made[0].domain}")
+    click.echo(f"{when}; then run: smtpplus dkim check {quoted(made[0].domain)}")
 
 
 @dkim.command("list")
@@ -154,11 +155,11 @@ def look(key: StoredKey, servers: Sequence[Endpoint]) -> tuple[str, str]:
         return "fault", f"{fault}; try again later"
     found = [published for published in map(published_key, texts) if published != ("", "")]
     if not found:
-        return "missing", f"Publish the record that `smtpplus dkim show {key.domain}` prints"
+        return "missing", f"Publish the record that `smtpplus dkim show {quoted(key.domain)}` prints"
     if len(found) > 1:
         return "other", "There are several records of which one must go"
     if found[0] != published_key(key.record()):
-        return "other", f"The record has another key; publish the one that `smtpplus dkim show {key.domain}` prints"
+        return "other", f"The record has another key; publish the one that `smtpplus dkim show {quoted(key.domain)}` prints"
     return "published", ""
 
 

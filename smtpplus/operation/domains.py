@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from smtpplus.mail.command_line import quoted
 from smtpplus.operation.health import Finding
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _dkim(domain: str, keys: Sequence[StoredKey], servers: Sequence[Endpoint]) -
 
     own = [key for key in keys if key.domain == domain]
     if not own:
-        yield Finding(domain, None, "DKIM: mail from here is not signed", f"smtpplus dkim add {domain}, then publish its record")
+        yield Finding(domain, None, "DKIM: mail from here is not signed", f"smtpplus dkim add {quoted(domain)}, then publish its record")
     for key in own:
         state, remedy = look(key, servers)
         yield Finding(domain, state == "published" if state != "fault" else None, f"DKIM: the key {key.selector} is {state}", remedy)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from smtpplus.operation.cli import quoted
+from smtpplus.mail.command_line import quoted
 
 if TYPE_CHECKING:
     from smtpplus.queue.selection import Queued
@@ -96,7 +96,7 @@ def _trying(queued: Queued, stands: Standing | None, date: Callable[[float], str
 def _stopped(queued: Queued, cause: str, until: float | None, date: Callable[[float], str]) -> Gate:
     by_rule = re.match(r"rule (\d+)", cause)
     by, over = (cause, "the rule ends") if by_rule else (f"urgent message {cause}", "that is sent")
-    change = f"smtpplus queue release --rule {by_rule[1]}" if by_rule else f"smtpplus queue pause --id {cause}"
+    change = f"smtpplus queue release --rule {by_rule[1]}" if by_rule else f"smtpplus queue pause --id {quoted(cause)}"
     latest = f"at {date(until)} at the latest" if until is not None else "after max_pause at the latest"
     return Gate(
         queued.address,
@@ -134,5 +134,5 @@ def _preempted(queued: Queued, level: int, urgent: Sequence[str]) -> Gate:
     named = ", ".join(urgent[:_NAMED]) + (f" and {len(urgent) - _NAMED} more" if len(urgent) > _NAMED else "")
     by = f"urgent message{'s' if len(urgent) > 1 else ''} {named}" if urgent else "urgent mail"
     text = f"preempted by {by}: nothing below level {level} starts"
-    change = f"smtpplus queue pause --id {urgent[0]}" if len(urgent) == 1 else "smtpplus queue list --level 1 --level 2"
+    change = f"smtpplus queue pause --id {quoted(urgent[0])}" if len(urgent) == 1 else "smtpplus queue list --level 1 --level 2"
     return Gate(queued.address, "preempted", text, "it goes when the urgent mail is sent", None, change)

@@ -16,6 +16,7 @@ import msgspec
 
 from smtpplus.accounts import letter, store, verification
 from smtpplus.accounts.user import Sender, User
+from smtpplus.mail.command_line import quoted
 from smtpplus.operation import txt
 from smtpplus.operation.cli import Operation, operator
 from smtpplus.queue import outbox
@@ -135,7 +136,7 @@ def _publish(each: Asked) -> list[str]:
     if each.since is not None:
         lines = [f"{each.sender} stays verified, but its DNS record is not there any more. Publish it again:"]
     else:
-        lines = [f"Not verified yet. Publish this DNS record, then run `smtpplus sender verify {each.user} {each.sender}` again:"]
+        lines = [f"Not verified yet. Publish this DNS record, then run `smtpplus sender verify {quoted(each.user, each.sender)}` again:"]
     return [*lines, _record(each)]
 
 

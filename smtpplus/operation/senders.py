@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from smtpplus.mail.command_line import quoted
 from smtpplus.operation.cli import Operation, console, date, operator, print_json
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def add(operation: Operation, *, user: str, entries: tuple[str, ...], vouch: boo
     if not vouch and not as_json:
         pending = [str(entry) for entry in verification.of_user(found, wanted) if not entry.verified]
         if pending:
-            click.echo(f"To be verified: `smtpplus sender verify {found.name} {' '.join(pending)}`.")
+            click.echo(f"To be verified: `smtpplus sender verify {quoted(found.name, *pending)}`.")
 
 
 @sender.command()

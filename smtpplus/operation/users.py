@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Callable, Sequence, TypeVar
 
 import click
 
-from smtpplus.operation.cli import Operation, Refused, console, need_output, operator, print_json, quoted
+from smtpplus.mail.command_line import quoted
+from smtpplus.operation.cli import Operation, Refused, console, need_output, operator, print_json
 from smtpplus.operation.exchange import export_users, import_users
 from smtpplus.operation.setting_options import settings_named, user_setting_options
 from smtpplus.operation.user_view import as_json as user_json
@@ -309,7 +310,7 @@ def _hints(operation: Operation, changed: User, *, asking: bool = False) -> None
     if pending and not asking:
         click.echo(
             f"Note: not verified and refused until then: {'; '.join(pending)}. "
-            f"Ask for it: smtpplus sender verify {quoted(changed.name)} {quoted('; '.join(pending))}. "
+            f"Ask for it: smtpplus sender verify {quoted(changed.name, '; '.join(pending))}. "
             f"Or, if they belong to the user, vouch for them: smtpplus user edit --vouch {quoted(changed.name)}",
             err=True,
         )

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 from sqlalchemy import Connection, Row, select
 
+from smtpplus.mail.command_line import quoted
 from smtpplus.operation.checks import moment
-from smtpplus.operation.cli import Operation, console, date, print_json, quoted
+from smtpplus.operation.cli import Operation, console, date, print_json
 from smtpplus.operation.user_view import in_force
 from smtpplus.storage.schema import would_refuse
 

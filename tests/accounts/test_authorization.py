@@ -82,7 +82,7 @@ def test_single_addresses(address: str, allowed: bool) -> None:
         (user("a.com", verified=False), "x@a.com", reasons.SENDER_PENDING, "a.com is entered"),
         (user(".a.com", verified=False), "x@m.a.com", reasons.SENDER_PENDING, ".a.com is entered"),
         (user("", "x@a.com", verified=False), "x@a.com", reasons.SENDER_PENDING, "x@a.com is entered"),
-        (user(allow_any=True), "x@a.com", reasons.SENDER_NOT_VERIFIED, "`smtpplus sender add app x@a.com --verify`"),
+        (user(allow_any=True), "x@a.com", reasons.SENDER_NOT_VERIFIED, "`smtpplus sender add --verify app x@a.com`"),
         (user("a.com", active=False), "x@a.com", reasons.INACTIVE_USER, reasons.LOGIN_FAILED.text),
         (user("a.com"), "x@a..com", reasons.BAD_MAILBOX, "empty part"),
     ],

@@ -272,7 +272,7 @@ def test_one_name_finds_its_user(connection: Connection) -> None:
     assert verification.only_user(connection, ANN).name == "one"
     with pytest.raises(AccountError, match="several users"):
         verification.only_user(connection, Sender("domain", "c.com"))
-    with pytest.raises(AccountError, match=r"sender add USER z\.com --verify"):
+    with pytest.raises(AccountError, match=r"sender add --verify USER z\.com"):
         verification.only_user(connection, Sender("domain", "z.com"))
 
 

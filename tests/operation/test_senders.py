@@ -140,7 +140,7 @@ def test_first_sender_narrows_an_open_account(run: Run, answer: Callable[..., An
     ("arguments", "status", "said"),
     [
         (["verify", "nobody", "x@b.com"], 1, 'There is no user "nobody"'),
-        (["verify", "app", "z@b.com"], 1, "`smtpplus sender add app z@b.com --verify` makes it one"),
+        (["verify", "app", "z@b.com"], 1, "`smtpplus sender add --verify app z@b.com` makes it one"),
         (["verify", "z@b.com"], 1, "No user has the sender z@b.com"),
         (["verify", "both.com"], 1, "Several users have the sender both.com (app, other)"),
         (["verify", "x@b.com; both.com"], 2, "Name the user in front of several senders"),
