@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from smtpplus.events import Accepted, Alerted, AuthenticationFailed, Bounced, Event, Events, Failed, Refused, RefusedMore
+from smtpplus.events import Deferred as Delayed
 from smtpplus.mail.envelope import queue_id
 from smtpplus.observation import desk
 from smtpplus.observation.desk import OTHERS, Sent, Signs, Terms
@@ -33,6 +34,8 @@ LOOK = 60.0  # seconds between two looks for digests that are due, at most
 LIMIT = 200  # different signs gathered in a second: each costs the writer a few statements
 OWN = 10_000  # queue IDs of our own mail that are remembered
 ADDRESSES = 10_000  # clients whose failed logins are counted
+
+_OF_MAIL: frozenset[type[Any]] = frozenset((Failed, Delayed))  # what becomes of our own mail is no sign
 
 
 class Alerts:
@@ -88,7 +91,7 @@ class Alerts:
             if not event.session:
                 self._remember([event.id])
             return
-        if event.__class__ is Failed and event.id in self._own:
+        if event.__class__ in _OF_MAIL and event.id in self._own:
             return
         if event.__class__ is RefusedMore:
             problem = SIGNS[Refused](self._counted_with.like(event))

@@ -49,11 +49,11 @@ class Observation:
     ) -> None:
         self._would_block = WouldBlock(database, reactor)
         events.subscribe(self._would_block, WouldRefuse)
-        self.measures = Measures(database, reactor, now=now)
-        if configuration.http.listen is not None:  # else nobody can ask
-            events.subscribe(self.measures, *Measures.kinds)
         folded = Folded()
         events.subscribe(folded, *Folded.kinds)
+        self.measures = Measures(database, reactor, now=now, folded=folded)
+        if configuration.http.listen is not None:  # else nobody can ask
+            events.subscribe(self.measures, *Measures.kinds)
         self._history: History | None = None
         if configuration.queue.history:
             self._history = History(database, reactor, kept=configuration.queue.history, now=now, new_id=new_id, folded=folded)

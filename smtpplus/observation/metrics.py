@@ -23,6 +23,7 @@ from twisted.internet.task import LoopingCall
 
 from smtpplus import events
 from smtpplus.events import Event
+from smtpplus.observation.folded import Folded
 from smtpplus.storage.database import Database
 from smtpplus.storage.schema import recipients
 
@@ -62,10 +63,11 @@ class Measures(Collector):
         events.Fault,
     )
 
-    def __init__(self, database: Database, clock: IReactorTime, *, now: Callable[[], float]) -> None:
+    def __init__(self, database: Database, clock: IReactorTime, *, now: Callable[[], float], folded: Folded) -> None:
         self._database = database
         self._clock = clock
         self._now = now
+        self._counted_with = folded
         self.counts: Counter[type[Event]] = Counter()
         self.by_reason: dict[type[Event], Counter[str]] = {
             kind: Counter() for kind in (events.Refused, events.AuthenticationFailed, events.WouldRefuse)
@@ -117,7 +119,7 @@ class Measures(Collector):
         elif kind in self.by_reason:
             self.by_reason[kind][event.reason] += 1
         elif kind is events.RefusedMore:
-            self.by_reason[events.Refused]["(more)"] += event.count
+            self.by_reason[events.Refused][self._counted_with.like(event).reason or "(more)"] += event.count
         elif kind is events.Resumed:
             self.paused_seconds += event.stopped
 

@@ -45,6 +45,7 @@ _NOW = frozenset(
         "content_lost",
         "maildir_failed",
         "peer_login_failed",
+        "source_unfit",
         "self_loop",
         "no_route",
         "loop",
@@ -53,7 +54,13 @@ _NOW = frozenset(
         "unexpected",
     )
 )
-_OFF = frozenset(("delivered", "abandoned", "shutting_down", "idle", "auth_cancelled", "auth_required", "tls_required"))
+_OFF = frozenset(
+    (
+        *("delivered", "abandoned", "shutting_down", "idle", "auth_cancelled", "auth_required", "tls_required"),
+        # Passing by themselves, or told as a delay or an expiry when they do not:
+        *("connection_refused", "connection_timed_out", "connection_lost", "dns_failed", "tls_unavailable", "peer_deferred"),
+    )
+)
 
 
 _COMMANDS = {  # reason: the command that changes it
@@ -139,6 +146,18 @@ def _failed(event: events.Failed) -> Problem:
     return Problem(event.reason, event.list, event.user, f"{event.user} to {event.destination}", facts)
 
 
+def _deferred(event: events.Deferred) -> Problem:
+    """Of the destination, not of the message: however many wait for it, they wait for the same."""
+    facts = Facts(
+        f"the next hop {event.peer or event.destination}",
+        f"mail to {event.destination} is put off",
+        event.reply,
+        _remedy(event.reason),
+        event.id,
+    )
+    return Problem(event.reason, "", "", f"put off: {event.destination}"[:400], facts)
+
+
 def _bounced(event: events.Bounced) -> Problem | None:
     if event.kind not in ("failed", "delayed"):
         return None
@@ -212,6 +231,7 @@ SIGNS: dict[type[Event], Callable[[Any], Problem | None]] = {
     events.WouldRefuse: _refused,
     events.AuthenticationFailed: _login,
     events.Failed: _failed,
+    events.Deferred: _deferred,
     events.Bounced: _bounced,
     events.Trouble: _trouble,
     events.Fault: _fault,

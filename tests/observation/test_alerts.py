@@ -191,6 +191,24 @@ class AlertTests(TestCase):
         yield self.alerts.close()
 
     @inlineCallbacks
+    def test_what_puts_mail_off_is_a_problem_of_its_destination(self) -> Any:
+        """B6: every reason for which mail waits can be alerted about. A next hop that does not take our password is told at once, once
+        for all mail that waits for it; what mostly passes by itself is off unless somebody wants it."""
+        for number in range(50):
+            for place in ("smtp://smart:25", "other.com"):
+                self.bus.state(events.Deferred(NOW, str(number), "y@b.com", place, "", "454 4.7.0 no", "peer_login_failed", 1, NOW + 60))
+            self.bus.state(events.Deferred(NOW, str(number), "y@b.com", "b.com", "mx", "451 4.2.0 later", "peer_deferred", 1, NOW + 60))
+        yield self.pass_by()
+        self.assertEqual(
+            self.subjects(), [f"[mail.a.com] peer login failed: mail to {place} is put off" for place in ("smtp://smart:25", "other.com")]
+        )
+        yield self.configure(("", "peer_deferred", "now"))
+        self.bus.state(events.Deferred(NOW, "1", "y@b.com", "b.com", "mx", "451 4.2.0 later", "peer_deferred", 1, NOW + 60))
+        yield self.pass_by()
+        self.assertEqual(self.subjects()[2:], ["[mail.a.com] peer deferred: mail to b.com is put off"])
+        yield self.alerts.close()
+
+    @inlineCallbacks
     def test_without_digest_each_is_told(self) -> Any:
         """`digest = "0s"` tells every second's signs at once."""
         self.open(digest=0.0)
@@ -210,6 +228,7 @@ class AlertTests(TestCase):
         self.bus.state(mine)
         for name in ("OWN", "1M80000000000", "OTHER"):
             self.bus.state(events.Failed(NOW, name, "op@a.com", "a.com", "", "550 no", "expired", 3, 2, "", ""))
+        self.bus.state(events.Deferred(NOW, "OWN", "op@a.com", "a.com", "", "454 no", "peer_login_failed", 3, NOW + 60, 2))
         from smtpplus.mail.envelope import queue_id
 
         self.bus.state(events.Failed(NOW, queue_id(number), "op@a.com", "a.com", "", "550 no", "expired", 3, 2, "", ""))

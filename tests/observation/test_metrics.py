@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from smtpplus import events
+from smtpplus.observation.folded import Folded
 from smtpplus.observation.metrics import DEPTH, Measures, route_kind
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
@@ -32,7 +33,8 @@ class MeasuresTests(TestCase):
         self.database = Database(url, reactor)
         self.database.start()
         self.clock = Clock()
-        self.measures = Measures(self.database, self.clock, now=lambda: NOW)
+        self.folded = Folded()
+        self.measures = Measures(self.database, self.clock, now=lambda: NOW, folded=self.folded)
         yield self.queued(60, 30)
 
     def tearDown(self) -> Any:
@@ -59,9 +61,10 @@ class MeasuresTests(TestCase):
         for event in (
             events.Connected(1.0, "s", "c", 25),
             events.Connected(1.0, "t", "c", 25),
-            events.Disconnected(1.0, "s", "c", 1, ""),
+            events.Disconnected(1.0, "t", "c", 1, ""),
             events.Refused(1.0, "s", "c", "", "", "", "too_large", "552"),
             events.RefusedMore(1.0, "s", "c", "", 7),
+            events.RefusedMore(1.0, "unknown", "c", "", 5),
             events.AuthenticationFailed(1.0, "s", "c", 25, "u", "PLAIN", "wrong_password"),
             events.Accepted(1.0, "i", "s", "c", "u", "x", ("y",), 2, 500, "", ""),
             events.Delivered(1.0, "i", "y", "b.com", "p", "250", 1, 0.3, 2),
@@ -69,13 +72,15 @@ class MeasuresTests(TestCase):
             events.Failed(1.0, "i", "w", "b.com", "p", "550", "peer_refused", 1, 2),
             events.Resumed(1.0, "i", "b.com", 2.5, "urgent mail is sent"),
         ):
+            if isinstance(event, Folded.kinds):
+                self.folded(event)
             self.measures(event)
         found = yield self.values()
         expected = {
             ("smtpplus_sessions_total",): 2,
             ("smtpplus_sessions_open",): 1,
-            ("smtpplus_refusals_total", "too_large"): 1,
-            ("smtpplus_refusals_total", "(more)"): 7,
+            ("smtpplus_refusals_total", "too_large"): 8,
+            ("smtpplus_refusals_total", "(more)"): 5,
             ("smtpplus_failed_logins_total", "wrong_password"): 1,
             ("smtpplus_accepted_total", "2"): 1,
             ("smtpplus_accepted_octets_total",): 500,
