@@ -10,7 +10,7 @@ from collections import Counter
 from smtpplus.delivery.dialogue import RECIPIENTS
 from smtpplus.mail.disposition import Disposition
 from tests.delivery.peer import EHLO, Line, Peer, Script
-from tests.delivery.rig import DeliveryCase, Underway, request, said
+from tests.delivery.rig import SMALL, DeliveryCase, Underway, request, said
 
 RCPT = re.compile(rb"RCPT TO:<(.+?)>")
 TAKEN = 250, "delivered"
@@ -130,6 +130,24 @@ class PartsTests(DeliveryCase):
 
         assert await self.found(script) == {"a": TAKEN, "b": (550, "peer_refused"), "c": TAKEN, "d": (450, "peer_deferred"), "e": TAKEN}
         assert self.parts == [["abcde", "cde", "de"]]
+
+    async def test_parts_go_in_chunks_too(self) -> None:
+        """RFC 3030: each part is MAIL, RCPT and BDAT with the whole content; 452 for too many puts recipients off as before DATA."""
+        parts: list[bytes] = []
+
+        def script(line: Line) -> None:
+            line.greet(EHLO.replace("250-SIZE", "250-CHUNKING\r\n250-SIZE"))
+            for replies in ("250 ok\r\n452 4.5.3 enough\r\n452 4.5.3 enough\r\n", "250 ok\r\n250 ok\r\n"):
+                line.command("MAIL")
+                for _ in range(replies.count("\r\n")):
+                    line.command("RCPT")
+                line.send("250 ok\r\n" + replies)
+                parts.append(line.until(b"LAST\r\n") + line.until(b"A line.\r\n"))
+                line.send("250 2.0.0 taken\r\n")
+            line.gone()
+
+        assert await self.found(script, to="abc") == dict.fromkeys("abc", TAKEN)
+        assert parts == [b"BDAT %d LAST\r\n%b" % (len(SMALL), SMALL)] * 2
 
     async def test_a_mailbox_that_is_full_is_not_put_off(self) -> None:
         """452 4.2.2 is about a mailbox: it waits for the next attempt; 552 5.2.2 is final."""
