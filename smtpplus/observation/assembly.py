@@ -21,7 +21,7 @@ from smtpplus.observation.desk import Terms
 from smtpplus.observation.folded import Folded
 from smtpplus.observation.history import History
 from smtpplus.observation.metrics import Measures
-from smtpplus.observation.watchdog import Watchdog
+from smtpplus.observation.watchdog import Watchdog, chains
 from smtpplus.observation.webhook import Webhook
 from smtpplus.observation.would_block import WouldBlock
 from smtpplus.storage.database import Database
@@ -63,8 +63,12 @@ class Observation:
         told = self._webhook.look if self._webhook is not None else None
         self._alerts = Alerts(database, reactor, terms=terms, events=events, now=now, folded=folded, told=told)
         events.subscribe(self._alerts, *Alerts.kinds)
-        directory = configuration.state_directory
-        self.watchdog = Watchdog(database, reactor, events=events, now=now, directory=directory, certificate=certificate)
+        directory, more = configuration.state_directory, configuration.tls.directory
+
+        def certificates() -> list[Path]:
+            return [*([certificate] if certificate is not None else []), *(chains(directory / more) if more else [])]
+
+        self.watchdog = Watchdog(database, reactor, events=events, now=now, directory=directory, certificates=certificates)
 
     def start(self) -> None:
         """Begin; the database is open."""

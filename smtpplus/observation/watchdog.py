@@ -32,7 +32,7 @@ MANY = 1_000  # recipients below which growth is none
 
 
 class Watchdog:
-    """`start` it once the database is open. `certificate` may be None; `skipped` gives the sentences about ports."""
+    """`start` it once the database is open. `certificates` and `skipped`, sentences about ports, are asked each time."""
 
     _log = Logger()
 
@@ -44,13 +44,13 @@ class Watchdog:
         events: Events,
         now: Callable[[], float],
         directory: Path,
-        certificate: Path | None,
+        certificates: Callable[[], Sequence[Path]],
     ) -> None:
         self._database = database
         self._events = events
         self._now = now
         self._directory = directory
-        self._certificate = certificate
+        self._certificates = certificates
         self.skipped: Callable[[], Sequence[str]] = list
         self._commits = (0, 0.0)
         self._queued: list[int] = []
@@ -85,13 +85,16 @@ class Watchdog:
             yield "disk_filling", str(self._directory), why, "free some space, or move state_directory"
 
     def _expiry(self) -> Iterator[tuple[str, str, str, str]]:
-        if self._certificate is None:
-            return
-        end = expiry(self._certificate)
-        if end - self._now() < EXPIRES:
-            ends = "expired" if end < self._now() else "expires"
-            why = f"it {ends} on {datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M} UTC"
-            yield "certificate_expiring", str(self._certificate), why, "renew it; it is read anew at the next start"
+        for path in self._certificates():
+            try:
+                end = expiry(path)
+            except (OSError, ValueError) as fault:
+                yield "certificate_expiring", str(path), f"it cannot be read: {fault}", "put the certificate back"
+                continue
+            if end - self._now() < EXPIRES:
+                ends = "expired" if end < self._now() else "expires"
+                why = f"it {ends} on {datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M} UTC"
+                yield "certificate_expiring", str(path), why, "renew it; the new one is used within seconds"
 
     def _ports(self) -> Iterator[tuple[str, str, str, str]]:
         for sentence in self.skipped():
@@ -111,6 +114,11 @@ class Watchdog:
         if len(self._queued) > GROWING and grows and queued >= MANY:
             why = f"{queued} recipients wait, {queued - self._queued[0]} more than {GROWING} minutes ago"
             yield "queue_growing", "the queue", why, "smtpplus status shows what it waits for"
+
+
+def chains(directory: Path) -> list[Path]:
+    """The certificates in directories of `[tls] directory`; see submission.tls."""
+    return sorted(directory.glob("*/fullchain.pem"))
 
 
 def expiry(certificate: Path) -> float:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
+    from cryptography import x509
     from sqlalchemy import Connection
 
     from smtpplus.config import Configuration, Listen
@@ -35,13 +36,19 @@ class Finding(msgspec.Struct, frozen=True):
     remedy: str = ""
 
 
-def daemon(connection: Connection) -> Iterator[Finding]:
-    """Whether the daemon runs."""
+def running(connection: Connection) -> int:
+    """The process id of the daemon; 0 if none runs on this machine."""
     from smtpplus.queue import standing
 
     found = standing.read(connection)
-    if found is not None and standing.alive(found[0].process):
-        yield Finding("daemon", True, f"it runs as process {found[0].process}")
+    return found[0].process if found is not None and standing.alive(found[0].process) else 0
+
+
+def daemon(connection: Connection) -> Iterator[Finding]:
+    """Whether the daemon runs."""
+    process = running(connection)
+    if process:
+        yield Finding("daemon", True, f"it runs as process {process}")
     else:
         yield Finding(
             "daemon", False, "it does not run on this machine", "start it: systemctl start smtpplus, or twistd smtpplus --config FILE"
@@ -72,11 +79,11 @@ def _reachable(block: Listen) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(interface, interface)
 
 
-def certificate(configuration: Configuration, path: Path, now: float) -> Iterator[Finding]:
-    """Whether clients can trust the certificate."""
+def certificates(configuration: Configuration, path: Path, now: float) -> Iterator[Finding]:
+    """Whether clients can trust the certificates: that in `path`, and those of `[tls] directory`."""
     from cryptography import x509
 
-    from smtpplus.observation.watchdog import expiry
+    from smtpplus.observation.watchdog import chains
 
     if all(block.tls == "none" for block in configuration.listen):
         yield Finding("certificate", None, "no listener uses TLS")
@@ -84,27 +91,46 @@ def certificate(configuration: Configuration, path: Path, now: float) -> Iterato
     if not path.exists():
         yield Finding("certificate", None, "there is none yet; one is made at the first start", "name a certificate under [tls]")
         return
+    yield from _certificate("certificate", path, now)
     found = x509.load_pem_x509_certificate(path.read_bytes())
-    end = expiry(path)
-    when = time.strftime("%Y-%m-%d", time.localtime(end))
-    if end < now:
-        yield Finding("certificate", False, f"it expired on {when}", "renew it")
-    elif end < now + SOON:
-        yield Finding("certificate", False, f"it expires on {when}", "renew it")
-    else:
-        yield Finding("certificate", True, f"it is good until {when}")
     if found.issuer == found.subject:
         yield Finding(
             "certificate", None, "it is signed by itself: mail clients warn about it", "name one of a known authority under [tls]"
         )
-    try:
-        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
-    except x509.ExtensionNotFound:
-        names = []
-    wanted = configuration.hostname
+    wanted, names = configuration.hostname, _names(found)
     covered = wanted in names or f"*.{wanted.partition('.')[2]}" in names
     remedy = "get one for this name, or correct hostname"
     yield Finding("certificate", covered, f"it is {'' if covered else 'not '}for {wanted}", "" if covered else remedy)
+    for more in chains(configuration.state_directory / configuration.tls.directory) if configuration.tls.directory else ():
+        yield from _certificate(f"certificate {more.parent.name}", more, now)
+
+
+def _certificate(part: str, path: Path, now: float) -> Iterator[Finding]:
+    """When one ends."""
+    from smtpplus.observation.watchdog import expiry
+
+    try:
+        end = expiry(path)
+    except (OSError, ValueError) as fault:
+        yield Finding(part, False, f"{path} cannot be read: {fault}", "put the certificate back")
+        return
+    when = time.strftime("%Y-%m-%d", time.localtime(end))
+    if end < now:
+        yield Finding(part, False, f"it expired on {when}", "renew it; the new one is used within seconds")
+    elif end < now + SOON:
+        yield Finding(part, False, f"it expires on {when}", "renew it; the new one is used within seconds")
+    else:
+        yield Finding(part, True, f"it is good until {when}")
+
+
+def _names(certificate: x509.Certificate) -> list[str]:
+    """The host names that a certificate is for."""
+    from cryptography import x509
+
+    try:
+        return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
+    except x509.ExtensionNotFound:
+        return []
 
 
 def disk(configuration: Configuration) -> Iterator[Finding]:
@@ -132,14 +158,19 @@ def clock() -> Iterator[Finding]:
         yield Finding("clock", True, "it is synchronized")
 
 
-def descriptors(configuration: Configuration) -> Iterator[Finding]:
-    """Whether the process may open as many connections as the configuration lets it."""
+def descriptors(configuration: Configuration, process: int) -> Iterator[Finding]:
+    """Whether the daemon, `process` (0: it does not run), may open as many connections as the configuration lets it."""
     listeners = sum((each.last - each.first + 1) * len(block.interfaces) for block in configuration.listen for each in block.ports)
     needed = configuration.limits.connections + configuration.delivery.connections + listeners + _SPARE
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    limit = resource.prlimit(process, resource.RLIMIT_NOFILE)[1]
     good = limit == resource.RLIM_INFINITY or limit >= needed
     remedy = f"raise it: LimitNOFILE={needed} in the unit of systemd, or ulimit -n {needed}; or lower [limits] connections"
-    yield Finding("file descriptors", good, f"{needed} may be needed, {limit} are allowed here", "" if good else remedy)
+    yield Finding(
+        "file descriptors",
+        good,
+        f"{needed} may be needed, {limit} are allowed {'to the daemon' if process else 'here'}",
+        "" if good else remedy,
+    )
 
 
 def own_name(configuration: Configuration) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ from twisted.trial.unittest import TestCase
 
 from smtpplus.events import Event, Events, Trouble
 from smtpplus.observation import watchdog
-from smtpplus.observation.watchdog import EVERY, MANY, Watchdog
+from smtpplus.observation.watchdog import EVERY, MANY, Watchdog, chains
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
 
@@ -67,7 +67,11 @@ class WatchdogTests(TestCase):
         bus = Events()
         bus.subscribe(self.stated.append)
         path = certificate(self.directory / "c.pem", end)
-        return Watchdog(self.database, self.clock, events=bus, now=lambda: NOW, directory=self.directory, certificate=path)
+
+        def certificates() -> list[Path]:
+            return [path, *chains(self.directory / "more")]
+
+        return Watchdog(self.database, self.clock, events=bus, now=lambda: NOW, directory=self.directory, certificates=certificates)
 
     def kinds(self) -> list[str]:
         return [event.kind for event in self.stated if isinstance(event, Trouble)]
@@ -87,6 +91,20 @@ class WatchdogTests(TestCase):
         yield watcher.look()
         self.assertEqual(self.kinds(), ["disk_filling", "certificate_expiring", "port_taken"])
         self.assertTrue(all(event.remedy and event.why for event in self.stated if isinstance(event, Trouble)))
+
+    @inlineCallbacks
+    def test_every_certificate_is_looked_at(self) -> Any:
+        """B6: those of `[tls] directory` expire as well, also one that came later; one that cannot be read hides no other."""
+        watcher = self.watchdog()
+        for name, end in (("a", NOW - DAY), ("b", NOW + 100 * DAY), ("c", NOW + DAY)):
+            (self.directory / "more" / name).mkdir(parents=True)
+            certificate(self.directory / "more" / name / "fullchain.pem", end)
+        (self.directory / "more" / "b" / "fullchain.pem").write_text("nonsense")
+        yield watcher.look()
+        found = [(Path(event.what).parent.name, event.why.split(" on ")[0]) for event in self.stated if isinstance(event, Trouble)]
+        self.assertEqual([name for name, _ in found], ["a", "b", "c"])
+        self.assertEqual((found[0][1], found[2][1]), ("it expired", "it expires"))
+        self.assertIn("cannot be read", found[1][1])
 
     @inlineCallbacks
     def test_a_queue_that_grows(self) -> Any:
