@@ -63,9 +63,12 @@ def _word_faults(charset: str, encoding: str, text: str, *, length: int) -> Iter
         else:
             octets = binascii.a2b_qp(text.encode("utf-8", "surrogateescape"), header=True)
     elif encoding.upper() == "B":
+        bare = text.replace(" ", "")
         try:
-            octets = base64.b64decode(text.replace(" ", ""), validate=True)
+            octets = base64.b64decode(bare, validate=True) if len(bare) % 4 == 0 else None
         except ValueError:
+            octets = None
+        if octets is None:
             yield "its base64 is damaged or lacks its padding (RFC 2047 §4.1)"
     else:
         yield f"{encoding!r} is no encoding; there are Q and B (RFC 2047 §4)"

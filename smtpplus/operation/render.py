@@ -52,6 +52,7 @@ def rendered(octets: bytes, user_level: int) -> dict[str, Any]:
     said = {name: header.values(name) for name in priority.PRIORITY_FIELDS if header.has(name)}
     asked = priority.message_level(said)
     level = priority.effective(user_level, asked)
+    subject = next((field.raw for field in header.fields if field.name == "subject"), b"")
     faults = [(field.name, fault) for field in header.fields for fault in field_faults(field.raw)]
     return {
         "fields": [{"name": name, "value": _clean(decoded(value))} for name in names for value in header.values(name)],
@@ -59,6 +60,7 @@ def rendered(octets: bytes, user_level: int) -> dict[str, Any]:
         "level": level,
         "shown_as": _LOOKS[level],
         "priority_fields": [{"name": name, "value": value} for name, value in priority.display_fields(level)],
+        "better_subject": _better(decoded(header.values("subject")[0])) if field_faults(subject) else None,
         "faults": [{"field": name.title(), "fault": fault} for name, fault in faults],
     }
 
@@ -85,6 +87,14 @@ def _clean(text: str) -> str:
     return printable(text)
 
 
+def _better(text: str) -> str:
+    """A subject as it should have been written."""
+    from smtpplus.mail.header import encode_field
+
+    raw = f"Subject: {_clean(text)}\r\n".encode("utf-8", "replace")
+    return encode_field(raw).decode("ascii", "replace").partition(":")[2].replace("\r\n", "").strip()
+
+
 def _print(told: dict[str, Any]) -> None:
     for field in told["fields"]:
         click.echo(f"{field['name'].title()}: {field['value']}")
@@ -92,5 +102,7 @@ def _print(told: dict[str, Any]) -> None:
     click.echo(f"Priority: {told['level']}, {told['shown_as']} ({asked})")
     for fault in told["faults"]:
         click.echo(f"Fault in {fault['field']}: {fault['fault']}")
+    if told["better_subject"]:
+        click.echo(f"Right would be: Subject: {told['better_subject']}")
     if not told["faults"]:
         click.echo("The encoding is in order.")

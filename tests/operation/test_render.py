@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from smtpplus.mail.header import decoded
 from smtpplus.operation.cli import main
 from smtpplus.operation.lint import field_faults
 
@@ -29,6 +30,9 @@ def test_the_samples_of_the_source_are_shown_right_and_named(tmp_path: Path) -> 
         (fault,) = told["faults"]
         assert fault["field"] == "Subject"
         assert "raw blanks are not allowed" in fault["fault"]
+        assert field_faults(f"Subject: {told['better_subject']}\r\n".encode()) == []
+        assert decoded(told["better_subject"]) == "I love you ♥"
+    assert "Right would be: Subject: I love you =?utf-8?" in CliRunner().invoke(main, ["render", str(path)]).output
 
 
 @pytest.mark.parametrize(
@@ -60,6 +64,7 @@ def test_priority_that_a_client_shows(tmp_path: Path, fields: str, user: str, le
         ("=?utf-8?X?a?=", "no encoding"),
         ("=?utf-8?Q?=G1?=", "two hexadecimal digits"),
         ("=?utf-8?B?4pm?=", "base64"),
+        ("=?utf-8?B?4pml===?=", "base64"),
         ("=?utf-8?Q?=E2=99?=", "no utf-8"),
         ("=?utf-8?Q?" + "a" * 80 + "?=", "75 are allowed"),
         ("x=?utf-8?Q?a?=", "a blank must stand"),
