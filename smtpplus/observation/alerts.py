@@ -63,7 +63,7 @@ class Alerts:
         self._counted_with = folded
         self._tell_webhook = told
         self._gathered: dict[tuple[str, str | None, str, str], Signs] = {}
-        self._failure = ("", "")  # the last one's message and reply: why a sender is told that mail failed
+        self._failure = ("", "")  # the last message that failed or was put off, and the reply: why its sender is told
         self._own: set[str] = set()
         self._own_order: deque[str] = deque()
         self._logins: Counter[str] = Counter()  # failed ones by address
@@ -99,7 +99,7 @@ class Alerts:
                 self._sign(problem, event.at, event.count)
             return
         problem = SIGNS[type(event)](event)
-        if event.__class__ is Failed:
+        if event.__class__ in _OF_MAIL:
             self._failure = (event.id, event.reply)
         if problem is not None:
             if event.__class__ is Bounced and self._failure[0] == event.id:  # stated just before

@@ -179,7 +179,7 @@ class AlertTests(TestCase):
     @inlineCallbacks
     def test_a_bounce_says_why(self) -> Any:
         """B6: that a sender was told of a failure says why the mail failed, in the peer's words."""
-        yield self.configure(("", "bounce", "now"))
+        yield self.configure(("", "bounce", "now"), ("", "delay", "now"))
         self.bus.state(events.Failed(NOW, "ID", "y@b.com", "b.com", "mx", "550 5.1.1 nobody there", "peer_refused", 1, 3, "app", "news"))
         self.bus.state(events.Bounced(NOW, "ID", "DSN", "x@a.com", "failed", "app", "news"))
         self.bus.state(events.Bounced(NOW, "ID2", "DSN", "x2@a.com", "failed", "app", "news"))
@@ -188,6 +188,10 @@ class AlertTests(TestCase):
         self.assertIn("Why:     550 5.1.1 nobody there", texts[0])
         self.assertIn("Remedy:  smtpplus explain ID says what became of it", texts[0])
         self.assertNotIn("nobody there", texts[1])
+        self.bus.state(events.Deferred(NOW, "ID3", "y@b.com", "b.com", "mx", "451 4.2.0 later", "peer_deferred", 9, NOW + 60))
+        self.bus.state(events.Bounced(NOW, "ID3", "DSN", "x@a.com", "delayed", "app", "news"))
+        yield self.pass_by()
+        self.assertIn("Why:     451 4.2.0 later", self.posted[2][0].get_payload(decode=True).decode())
         yield self.alerts.close()
 
     @inlineCallbacks
