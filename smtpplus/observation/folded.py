@@ -32,8 +32,6 @@ class Folded:
             self._last.pop(event.session, None)
 
     def like(self, event: RefusedMore) -> Refused:
-        """One of the refusals that `event` counts, without a reference."""
+        """The refusal that those counted by `event` are like, with its reference; without reason if it is forgotten."""
         last = self._last.get(event.session)
-        if last is None:
-            return Refused(event.at, event.session, event.client, event.user, "", "", "", "")
-        return Refused(event.at, event.session, event.client, event.user, last.sender, last.recipient, last.reason, last.reply)
+        return last if last is not None else Refused(event.at, event.session, event.client, event.user, "", "", "", "")

@@ -166,7 +166,9 @@ class History:
 
     def _refused_more(self, event: RefusedMore) -> None:
         like = self._counted_with.like(event)
-        self._fold(None, _facts(like, like.sender, like.recipient, like.reply), event.count)
+        if event.user or like.reference:
+            facts = (event.at, event.session, event.client, event.user, like.sender, like.recipient, like.reason, like.reply)
+            self._fold(None, facts, event.count)
 
     def _refused_login(self, event: AuthenticationFailed) -> None:
         if event.reference:

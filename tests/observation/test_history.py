@@ -191,6 +191,8 @@ class HistoryTests(TestCase):
                 ("x@b.com", "domain_not_authorized", 42),
             ],
         )
+        yield self.write(Refused(NOW, "t", "c:1", "", "", "", "syntax", "500"), RefusedMore(NOW, "t", "c:1", "", 9))
+        self.assertEqual(self.rows("SELECT sum(count) FROM refusals"), [(43,)])  # how strangers speak is not kept
         yield self.write(Disconnected(NOW, "s", "192.0.2.1:5", 0, ""), RefusedMore(NOW, "s", "192.0.2.1:5", "app", 5))
         self.assertEqual(self.rows("SELECT user, sender, reason, count FROM refusals WHERE count = 5"), [("app", "", "", 5)])
 
