@@ -81,9 +81,7 @@ def only_user(connection: Connection, entry: Sender) -> User:
         raise AccountError(f"no user has the sender {entry}; `smtpplus sender add --verify USER {quoted(entry)}` makes it one")
     if len(names) > 1:
         shown = ", ".join(names[:5]) + (", and more" if len(names) > 5 else "")
-        raise AccountError(
-            f"several users have the sender {entry} ({shown}); name the one: `smtpplus sender verify USER {quoted(entry)}`"
-        )
+        raise AccountError(f"several users have the sender {entry} ({shown}); name the one: `smtpplus sender verify USER {quoted(entry)}`")
     return store.get_user(connection, names[0])
 
 

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Iterator, Sequence
 import click
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
     from sqlalchemy import Connection, Engine
 
@@ -49,6 +51,16 @@ class Refused(click.ClickException):
     """What was asked cannot be done; the sentence says why and what to do."""
 
     exit_code = 1
+
+
+class NoDatabase(Refused):
+    """There is nothing to read yet, and reading makes nothing."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"There is no database {path} yet. The daemon makes it when it starts, and so does `smtpplus user add NAME`; "
+            "if there should be one, look at state_directory and database in the configuration, or name another with --config."
+        )
 
 
 class FaultyConfiguration(click.ClickException):
@@ -81,8 +93,8 @@ class Operation:
             raise FaultyConfiguration(error.faults) from None
 
     @contextmanager
-    def database(self) -> Iterator[Engine]:
-        """The database, for commands of more than one transaction; it is made if there is none.
+    def database(self, *, reading: bool = False) -> Iterator[Engine]:
+        """The database, for commands of more than one transaction; it is made if there is none, unless they only read.
 
         Inside, AccountError and the database's errors become refusals, FieldError wrong usage.
         """
@@ -91,10 +103,13 @@ class Operation:
 
         from smtpplus.accounts.fields import AccountError, FieldError
         from smtpplus.config import database_url
-        from smtpplus.storage.engine import NewerDatabase, create_engine, migrate
+        from smtpplus.storage.engine import NewerDatabase, create_engine, database_file, migrate
 
         url = database_url(self.configuration)
         try:
+            path = database_file(url)
+            if reading and path is not None and not path.exists():
+                raise NoDatabase(path)
             migrate(url)
             engine = create_engine(url)
             try:
@@ -113,9 +128,11 @@ class Operation:
             raise Refused(f"The database {shown} cannot be used: {cause}.") from None
 
     @contextmanager
-    def transaction(self, *, reading: bool = False) -> Iterator[Connection]:
-        """A connection to the `database` in a transaction, committed at the end."""
-        with self.database() as engine, engine.connect().execution_options(reading=reading) as connection, connection.begin():
+    def transaction(self, *, reading: bool = False, making: bool | None = None) -> Iterator[Connection]:
+        """A connection to the `database` in a transaction, committed at the end. `making`: whether a database is made if there is none;
+        if that is not said, reading makes none."""
+        engine = self.database(reading=reading if making is None else not making)
+        with engine as opened, opened.connect().execution_options(reading=reading) as connection, connection.begin():
             yield connection
 
 

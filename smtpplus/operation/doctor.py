@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from smtpplus.operation.cli import FaultyConfiguration, Operation, print_json
+from smtpplus.operation.cli import FaultyConfiguration, NoDatabase, Operation, print_json
 
 if TYPE_CHECKING:
     from smtpplus.operation.health import Finding
@@ -136,12 +136,16 @@ def _findings(operation: Operation, domains: tuple[str, ...]) -> Iterator[Findin
             yield health.Finding("configuration", False, sentence.rstrip("."), "correct the file; smtpplus config check looks again")
         return
     yield health.Finding("configuration", True, "it can be read")
-    with operation.transaction(reading=True) as connection:
-        yield health.Finding("database", True, "it can be used")
-        yield from _looked("daemon", lambda: health.daemon(connection))
-        asked = list(domains) or names.sender_domains(connection)
-        keys = _keys(connection)
-        process = health.running(connection)
+    asked, keys, process = list(domains), (), 0
+    try:
+        with operation.transaction(reading=True) as connection:
+            yield health.Finding("database", True, "it can be used")
+            yield from _looked("daemon", lambda: health.daemon(connection))
+            asked = asked or names.sender_domains(connection)
+            keys = _keys(connection)
+            process = health.running(connection)
+    except NoDatabase as fault:
+        yield health.Finding("database", False, "there is none yet", fault.message.partition(". ")[2].rstrip("."))
     certificate = Path(configuration.tls.certificate or configuration.state_directory / "certificate.pem")
     yield from _looked("ports", lambda: health.ports(configuration))
     yield from _looked("certificate", lambda: health.certificates(configuration, certificate, time.time()))

@@ -48,7 +48,7 @@ def import_users(operation: Operation, path: str, grandfather: bool, dry_run: bo
     given = _read(operation, path)
     now = time.time()
     new = [bulk.grandfathered(user, now=now, by=operator()) for user in given.users] if grandfather else given.users
-    with operation.transaction(reading=True) as connection:
+    with operation.transaction(reading=True, making=True) as connection:
         _judge(connection, path, given)
     bare = [user.name for user in new if not user.password]
     if dry_run:

@@ -16,6 +16,8 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy import event
 
+from smtpplus.storage import ownership
+
 BUSY = 10_000  # milliseconds to wait for another process's lock
 CHECKPOINT = 4_000  # pages of log before it is folded into the file
 PAGE = 8_192  # octets: a message of 4 KiB lies on one page with its envelope
@@ -77,6 +79,7 @@ def migrate(url: str) -> None:
     path = database_file(url)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+        ownership.ensure(path, 0o600)  # SQLite takes an empty file for a new database, and gives its log the same owner and mode
     engine = create_engine(url)
     try:
         version = _version(engine)
@@ -110,7 +113,9 @@ def _alone(path: Path | None) -> Iterator[None]:
     if path is None:
         yield
         return
-    with open(path.with_name(path.name + ".lock"), "w") as lock:
+    beside = path.with_name(path.name + ".lock")
+    ownership.ensure(beside, 0o600)
+    with open(beside, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

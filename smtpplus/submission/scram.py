@@ -23,6 +23,7 @@ from zope.interface import Attribute, Interface, implementer
 
 from smtpplus.accounts.passwords import SCRAM_ITERATIONS, Scram
 from smtpplus.mail import reasons
+from smtpplus.storage import ownership
 
 PLAIN, BOUND = "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"
 BINDING = "tls-server-end-point"  # RFC 5929 §4
@@ -125,7 +126,7 @@ def load_key(state_directory: Path) -> bytes:
         key = os.urandom(32)
         fresh = path.with_suffix(".new")
         fresh.unlink(missing_ok=True)
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        with os.fdopen(ownership.make(fresh, 0o600), "wb") as stream:
             stream.write(key)
         fresh.replace(path)
         return key

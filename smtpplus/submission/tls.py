@@ -25,6 +25,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from smtpplus.config import Configuration
+from smtpplus.storage import ownership
 
 CERTIFICATE = "certificate.pem"  # in the state directory
 PRIVATE_KEY = "private_key.pem"
@@ -171,7 +172,7 @@ def _write(path: Path, octets: bytes, mode: int) -> None:
     """Write a file whole or not at all; it never exists with more permission than `mode`."""
     fresh = path.with_suffix(".new")
     fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
+    with os.fdopen(ownership.make(fresh, mode), "wb") as stream:
         stream.write(octets)
         stream.flush()
         os.fsync(stream.fileno())

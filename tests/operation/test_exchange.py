@@ -187,6 +187,7 @@ def test_wrong_usage(run: Run, tmp_path: Path, arguments: list[str], status: int
     """What cannot be read or written is a sentence on standard error."""
     path = tmp_path / "users.txt"
     path.write_text("")
+    run("user", "add", "demo", "--allow-any")
     result = run(*(str(path) if argument == "SELF" else argument for argument in arguments), status=status)
     assert said in result.stderr
     assert result.stdout == ""

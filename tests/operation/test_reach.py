@@ -85,7 +85,7 @@ def test_limits_of_the_machine(tmp_path: Path) -> None:
     from smtpplus.config import Configuration, Limits
 
     few, many = Configuration(limits=Limits(connections=10)), Configuration(limits=Limits(connections=1_000_000_000))
-    (good,), (bad,) = descriptors(few), descriptors(many)
+    (good,), (bad,) = descriptors(few, 0), descriptors(many, 0)
     assert (isinstance(good, Finding), bad.good) == (True, False)
     assert "LimitNOFILE=1000" in bad.remedy
     (room,) = disk(Configuration(state_directory=tmp_path))
