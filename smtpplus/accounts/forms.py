@@ -13,7 +13,7 @@ import msgspec
 
 from smtpplus.accounts import fields
 from smtpplus.accounts.fields import FieldError
-from smtpplus.accounts.settings import NAMES, Settings
+from smtpplus.accounts.settings import LARGEST, NAMES, Settings
 from smtpplus.config.values import rate_text, rates, size
 from smtpplus.mail.reply import printable
 
@@ -87,10 +87,15 @@ def _number(text: str, what: str) -> int:
 
 
 def _size(text: str) -> int:
+    if text.isascii() and text.isdigit() and not int(text):
+        raise FieldError('a message has some size, so 0 cannot stand for "no limit"; write a large one such as "1 GiB", or "inherit"')
     try:
-        return size(text)
+        octets = size(text)
     except ValueError as error:
-        raise FieldError(str(error)) from None
+        raise FieldError(f'{error}, or "inherit"') from None
+    if octets > LARGEST:
+        raise FieldError(f'"{printable(text)}" is more than can be counted; write one such as "1 GiB", or "inherit"')
+    return octets
 
 
 def _rates(text: str) -> str:

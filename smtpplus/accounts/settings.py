@@ -19,7 +19,8 @@ Mode = Literal["block", "alert"]
 Origin = Literal["server", "list", "user"]
 Level = Annotated[int, Meta(ge=1, le=5)]
 Count = Annotated[int, Meta(ge=0, le=1_000_000_000)]
-Octets = Annotated[int, Meta(ge=1, le=999_999_999_999_999)]
+LARGEST = 999_999_999_999_999  # octets of a message
+Octets = Annotated[int, Meta(ge=1, le=LARGEST)]
 
 
 class Settings(msgspec.Struct, frozen=True, omit_defaults=True):

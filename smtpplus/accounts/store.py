@@ -19,7 +19,7 @@ from smtpplus.accounts.settings import UNSET, Settings, decode, encode
 from smtpplus.accounts.user import Secret, Sender, User
 from smtpplus.mail.command_line import quoted
 from smtpplus.mail.reply import printable
-from smtpplus.storage.schema import generation, lists, senders, users
+from smtpplus.storage.schema import generation, lists, senders, users, would_refuse
 
 __all__ = ["AccountError", "FieldError", "Secret", "Sender", "User"]  # and the functions below
 
@@ -129,8 +129,10 @@ def set_active(connection: Connection, name: str, active: bool, *, now: float) -
 
 
 def delete_user(connection: Connection, name: str) -> None:
-    """Delete a user (A5). Their queued mail is not touched: it is delivered, unless somebody cancels it."""
+    """Delete a user (A5), and what alert mode has counted of them. Their queued mail is not touched: it is delivered, unless somebody
+    cancels it."""
     user = get_user(connection, name)
+    connection.execute(delete(would_refuse).where(would_refuse.c.user == user.name))
     connection.execute(delete(senders).where(senders.c.user_id == user.id))
     connection.execute(delete(users).where(users.c.id == user.id))
     raise_generation(connection)

@@ -147,6 +147,15 @@ def test_delete(connection: Connection) -> None:
     assert connection.scalar(select(func.count()).select_from(schema.senders)) == 1
 
 
+def test_deleting_forgets_would_be_refusals(connection: Connection) -> None:
+    """D5: what alert mode has counted of a user goes with the user, so that a new one of that name is not held to it; others' stay."""
+    add(connection, "app")
+    row = {"sender": "x@a.com", "reason": "domain_not_authorized", "reply": "550", "count": 1, "first_at": 1.0, "last_at": 1.0}
+    connection.execute(insert(schema.would_refuse), [{"user": name, **row} for name in ("app", "other")])
+    store.delete_user(connection, "App")
+    assert list(connection.scalars(select(schema.would_refuse.c.user))) == ["other"]
+
+
 def test_deleting_leaves_queued_mail(connection: Connection) -> None:
     """A5: deleting a user touches nothing of the queue, whose owner decides about it."""
     add(connection, "app")
