@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -40,15 +40,33 @@ def list_alerts(operation: Operation, list_: str | None, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    from rich.table import Table
-    from rich.text import Text
+    if not found:
+        click.echo("There are no problems.")
+    for number, each in enumerate(found):
+        if number:
+            click.echo("")
+        _tell(each)
 
-    table = Table("Kind", "List", "Count", "Told", "First", "Last", "Who", "What", "Why")
-    for each in found:
-        facts = each["facts"]
-        counts = (str(each["count"]), str(each["told"]), date(each["first_at"]), date(each["last_at"]))
-        table.add_row(*map(Text, (each["kind"], each["list"], *counts, facts["who"], facts["what"], facts["why"])))
-    console().print(table)
+
+def _tell(problem: dict[str, Any]) -> None:
+    facts, count = problem["facts"], problem["count"]
+    list_ = f" (list {problem['list']})" if problem["list"] else ""
+    waits = count - problem["told"]
+    waiting = f", {waits} of them to be told in the digest" if waits else ""
+    click.echo(f"{problem['kind']}{list_}: {count} time{'' if count == 1 else 's'}{waiting}")
+    click.echo(
+        f"  When: from {date(problem['first_at'])} to {date(problem['last_at'])}" if count > 1 else f"  When: {date(problem['last_at'])}"
+    )
+    more = f"smtpplus explain {facts['reference']}" if facts["reference"] else ""
+    for label, value in (
+        ("Who", facts["who"]),
+        ("What", facts["what"]),
+        ("Why", facts["why"]),
+        ("Remedy", facts["remedy"]),
+        ("More", more),
+    ):
+        if value:
+            click.echo(f"  {label}: {value}")
 
 
 @alerts.command()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _LIMIT = 20  # messages and refusals of a user that are told
 _URGENT = 20  # messages looked at that go first
-_SHOWN = 5  # recipients named at the head
+_SHOWN = 5  # recipients named where many are meant
 
 
 @click.command()
@@ -228,9 +228,7 @@ def _print(told: dict[str, Any]) -> None:
         _print_refusal(told)
         return
     click.echo(f"Message {told['id']}" + (f': "{told["subject"]}"' if told["subject"] else ""))
-    more = len(told["recipients"]) - _SHOWN
-    to = ", ".join(told["recipients"][:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-    for label, value in (("From", told["sender"]), ("To", to), ("Message-ID", told["message_id"])):
+    for label, value in (("From", told["sender"]), ("To", _some(told["recipients"])), ("Message-ID", told["message_id"])):
         if value:
             click.echo(f"  {label}: {value}")
     for each in told["decisions"]:
@@ -238,12 +236,25 @@ def _print(told: dict[str, Any]) -> None:
     for each in told["paused"]:
         lasts = "so far" if each["since"] else "in all"
         click.echo(f"  Stopped {each['times']} time(s) by {each['cause']}, {each['seconds']:.1f} s {lasts}.")
-    for each in told["waiting"]:
-        click.echo(f"  Now: {each['recipient']}: {each['why']}.")
-        click.echo(f"  Next: {each['next']}.")
-        click.echo(f"  To change that: {each['command']}")
+    for why, following, command, addresses in _alike(told["waiting"]):
+        click.echo(f"  Now: {_some(addresses)}: {why}.")
+        click.echo(f"  Next: {following}.")
+        click.echo(f"  To change that: {command}")
     if not told["waiting"]:
         click.echo("  Now: nothing of it waits here any more.")
+
+
+def _alike(waiting: list[dict[str, Any]]) -> list[tuple[str, str, str, list[str]]]:
+    """Recipients that wait at the same gate for the same are told together: why, what follows, command, addresses."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for each in waiting:
+        found.setdefault((each["why"], each["next"], each["command"]), []).append(each["recipient"])
+    return [(*key, addresses) for key, addresses in found.items()]
+
+
+def _some(addresses: list[str]) -> str:
+    more = len(addresses) - _SHOWN
+    return ", ".join(addresses[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _print_refusal(told: dict[str, Any]) -> None:

@@ -89,8 +89,16 @@ def test_without_history_nothing_is_written(tmp_path: Path) -> None:
         password = daemon.add_user("app")
         daemon.start()
         with sender.session(daemon.port, "app", password) as client:
-            waiting = submit(client, "ann@example.net", "waits")
+            client.mail(APP)
+            for number in range(7):
+                client.rcpt(f"{number}@example.net")
+            _, answer = client.data(sender.compose("waits", sender=APP, to="all@example.net"))
+            waiting = answer.split()[-1].decode()
         told = explained(daemon, waiting, lambda told: told["waiting"] and told["waiting"][0]["gate"] == "retry")
         assert told["decisions"] == []
+        assert len(told["waiting"]) == 7
+        shown = run(daemon, "explain", waiting).stdout
+        assert shown.count("Now: ") == 1
+        assert "4@example.net and 2 more: waits for attempt 2" in shown
         daemon.terminate()
         assert (daemon.stored("history"), daemon.stored("history_steps"), daemon.stored("refusals")) == (0, 0, 0)

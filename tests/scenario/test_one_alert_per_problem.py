@@ -42,6 +42,14 @@ def test_a_storm_of_refusals_is_one_alert_and_one_digest(tmp_path: Path) -> None
         assert f"{STORM} in all" in str(letters[1].get_payload(decode=True))
         (problem,) = [each for each in ask(daemon, "alerts", "list") if each["kind"] == "domain_not_authorized"]
         assert (problem["count"], problem["told"], problem["list"]) == (STORM, STORM, "default")
+        shown = run(daemon, "alerts", "list").stdout
+        for part in (
+            f"(list default): {STORM} times",
+            "Who: user app at 127.0.0.1",
+            "Remedy: smtpplus sender add",
+            "More: smtpplus explain 1",
+        ):
+            assert part in shown
         assert run(daemon, "list", "edit", "default", "--alerts", "boss@example.net").exit_code == 0
         assert ask(daemon, "alerts", "settings", "--list", "default")["to"] == ["boss@example.net"]
         assert run(daemon, "alerts", "test", "--list", "default").exit_code == 0
