@@ -28,6 +28,7 @@ from smtpplus.mail.reply import Reply, from_peer
 
 OFFER_KEPT = 512  # octets of a line that offers an extension, RFC 5321 §4.5.3.1.5
 RECIPIENTS = 100  # proposed at a time to a peer that does not say how many it takes: every one takes as many, RFC 5321 §4.5.3.1.8
+_GO_ON = frozenset((Awaited.AUTH, Awaited.DATA, Awaited.QUIT))  # what 3xx may answer; anything may answer QUIT
 _LIMITS = re.compile(r"\b(MAILMAX|RCPTMAX|RCPTDOMAINMAX)=([1-9][0-9]{0,5})\b").findall  # RFC 9422 §4
 
 
@@ -109,6 +110,8 @@ class Dialogue(Exchange):
     def _answer(self, awaited: Awaited, code: int, lines: list[bytes]) -> Step:
         if code == 421 and awaited is not Awaited.QUIT:  # RFC 5321 §3.8: may answer anything
             return self._goodbye(from_peer(code, lines))
+        if 300 <= code < 400 and awaited not in _GO_ON:  # neither yes nor no
+            return self._breach(f"it answers {awaited.words} with {code}")
         return self._ON[awaited](self, code, lines)
 
     def _refused(self, code: int, lines: list[bytes]) -> Step:
@@ -221,8 +224,6 @@ class Dialogue(Exchange):
         if code >= 400:
             self.unwilling = code < 500
             self._decide(from_peer(code, lines))
-        elif code >= 300:
-            return self._breach(f"it answers MAIL with {code}")
         else:
             self._open = True
         return self._proceed()
@@ -233,8 +234,6 @@ class Dialogue(Exchange):
             if code < 300:
                 self._accepted += 1
                 self.taken += 1
-            elif code < 400:
-                return self._breach(f"it answers RCPT with {code}")
             else:
                 self.replies[number] = _of_recipient(from_peer(code, lines))
         if self._rcpt == len(self.replies) and not self._accepted:
@@ -256,8 +255,6 @@ class Dialogue(Exchange):
     def _on_chunk(self, code: int, lines: list[bytes]) -> Step:
         if code < 300:
             return Step.WAIT
-        if code < 400:
-            return self._breach(f"it answers BDAT with {code}")
         self.closing = True  # what is on its way is of no use to anybody
         return self._decide(from_peer(code, lines))
 
@@ -267,8 +264,6 @@ class Dialogue(Exchange):
             if code < 400:
                 return self._breach(f"it answers {code} in the middle of the data")
             self.closing = True  # the rest of the data would be read as commands
-        elif 300 <= code < 400:
-            return self._breach(f"it answers the final dot with {code}")
         return self._decide(from_peer(code, lines))
 
     def _on_quit(self, code: int, lines: list[bytes]) -> Step:

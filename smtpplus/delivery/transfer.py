@@ -115,5 +115,10 @@ class Transfer:
                 self._decided[number] = Disposition(recipient, verdict, peer, reason, proposal.passed_on, proposal.time_passed_on)
 
     def _failed(self, number: int, peer: str, fault: Fault) -> Disposition:
+        """Whatever is at fault, nobody has the message: a reply that says otherwise is none to a message."""
         request = self.request
-        return Disposition(request.recipients[number], fault.reply(peer, request.destination), peer, fault.reason.code)
+        reply = fault.reply(peer, request.destination)
+        if reply.outcome is Outcome.DONE:
+            self._log.error("a fault of {peer} says {reply}", peer=peer, reply=str(reply))
+            return self._failed(number, peer, Fault(reasons.UNEXPECTED))
+        return Disposition(request.recipients[number], reply, peer, fault.reason.code)

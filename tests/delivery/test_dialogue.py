@@ -108,6 +108,18 @@ def test_a_peer_that_will_not_have_the_session(dialog: str, reason: str, reply: 
     assert (dialogue.fault.reason.code, dialogue.fault.answer.code) == (reason, reply)
 
 
+@pytest.mark.parametrize("code", ["334", "354", "199"])
+@pytest.mark.parametrize(
+    "dialog", ["S: ", HELLO + "S: ", HELLO + "S: 500 what?\nC: HELO us.example\nS: ", HELLO + OFFERS + "C: STARTTLS\nS: "]
+)
+def test_a_session_that_is_neither_taken_nor_refused(dialog: str, code: str, how: str) -> None:
+    """3xx and 1xx answer no greeting, EHLO, HELO or STARTTLS: a breach, and nobody's verdict."""
+    dialogue = Dialogue(Terms("us.example", tls="opportunistic"))
+    assert play(dialogue, dialog + code + " go", how) is Step.BROKEN
+    assert dialogue.fault is not None
+    assert (dialogue.fault.reason.code, dialogue.fault.answer) == ("peer_broke_protocol", None)
+
+
 def test_tls_forgets_what_was_said_before(how: str) -> None:
     """After STARTTLS the session starts with EHLO again, and only what is offered then counts (RFC 3207 §4.2)."""
     dialogue = Dialogue(Terms("us.example", tls="opportunistic"))

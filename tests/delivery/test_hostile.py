@@ -38,6 +38,30 @@ class HostileTests(DeliveryCase):
         assert await self.found(lambda line: line.send("554 5.3.2 no mail here\r\n")) == [("bob@b.example", 554, "peer_refused")]
         assert self.texts == ["554 5.3.2 no mail here"]
 
+    async def test_3xx_before_the_session_stands(self) -> None:
+        """354 or 334 to the greeting, EHLO or HELO takes nothing: the message is deferred, never taken for delivered."""
+
+        def greets(line: Line) -> None:
+            line.send("354 go ahead\r\n")
+            line.gone()
+
+        def ehlo(line: Line) -> None:
+            line.send("220 x\r\n")
+            line.command("EHLO")
+            line.send("334 \r\n")
+            line.gone()
+
+        def helo(line: Line) -> None:
+            line.send("220 x\r\n")
+            line.command("EHLO")
+            line.send("500 what\r\n")
+            line.command("HELO")
+            line.send("354 go\r\n")
+            line.gone()
+
+        for script in (greets, ehlo, helo):
+            assert await self.found(script) == [(*LATER, "peer_broke_protocol")]
+
     async def test_drops_after_ehlo(self) -> None:
         """A peer that closes before the session is open defers the message."""
 
