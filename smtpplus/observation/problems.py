@@ -75,6 +75,8 @@ _COMMANDS = {  # reason: the command that changes it
     "sender_not_verified": "smtpplus sender add {user} {sender} --verify",
 }
 
+_SENT = "is not authorized, and was sent because of alert mode"
+
 
 class Facts(msgspec.Struct, frozen=True):
     """One example of a problem, for people."""
@@ -114,7 +116,7 @@ def default_mode(kind: str) -> Mode:
 
 
 def _refused(event: events.Refused | events.WouldRefuse) -> Problem:
-    let_through = " (let through by alert mode)" if isinstance(event, events.WouldRefuse) else ""
+    let_through = isinstance(event, events.WouldRefuse)
     address, in_header = about(event.sender, event.reply)
     sender = address or "the null sender"
     reference = getattr(event, "reference", "")
@@ -122,13 +124,19 @@ def _refused(event: events.Refused | events.WouldRefuse) -> Problem:
     who = f"user {event.user} at {host}" if event.user else f"a client at {host}"
     facts = Facts(
         who,
-        f"mail {'that says From' if in_header else 'from'} {sender} was refused{let_through}",
+        f"mail {'that says From' if in_header else 'from'} {sender} {_SENT if let_through else 'was refused'}",
         event.reply,
         _remedy(event.reason, event.user, event.sender, event.reply),
         reference,
         event.user,
     )
-    return Problem(event.reason, None if event.user else "", event.user, f"{event.user or host} {event.sender}{let_through}"[:400], facts)
+    return Problem(
+        event.reason,
+        None if event.user else "",
+        event.user,
+        f"{event.user or host} {event.sender}{' (sent)' if let_through else ''}"[:400],
+        facts,
+    )
 
 
 def _login(event: events.AuthenticationFailed) -> Problem:
@@ -136,6 +144,8 @@ def _login(event: events.AuthenticationFailed) -> Problem:
     why = REASONS[event.reason].explanation if event.reason in REASONS else event.reason
     what = f"the login failed ({event.mechanism}, port {event.port})"
     facts = Facts(f"user {event.user} at {host}", what, why, _remedy(event.reason), event.reference, event.user)
+    if event.reason == "unknown_user":  # whoever guesses names makes one problem, and not one for each
+        return Problem(event.reason, "", "", f"at {host}", facts)
     return Problem(event.reason, None, event.user, f"{event.user} at {host}", facts)
 
 
@@ -184,10 +194,8 @@ def _fault(event: events.Fault) -> Problem:
 
 def failed_logins(host: str, count: int) -> Problem:
     """Many failed logins from one address."""
-    facts = Facts(
-        f"clients at {host}", f"{count} logins failed", MORE["failed_logins"][0], "if nobody there is yours, keep it out by a firewall"
-    )
-    return Problem("failed_logins", "", "", host, facts)
+    what, remedy = f"{count} logins failed, or more by now", "if nobody there is yours, keep it out by a firewall"
+    return Problem("failed_logins", "", "", host, Facts(f"clients at {host}", what, MORE["failed_logins"][0], remedy))
 
 
 def about(sender: str, reply: str) -> tuple[str, bool]:

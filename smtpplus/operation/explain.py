@@ -235,7 +235,8 @@ def _print(told: dict[str, Any]) -> None:
         click.echo(f"  {date(each['at'])}  {each['text']}")
     for each in told["paused"]:
         lasts = "so far" if each["since"] else "in all"
-        click.echo(f"  Stopped {each['times']} time(s) by {each['cause']}, {each['seconds']:.1f} s {lasts}.")
+        by = each["cause"] if each["cause"].startswith("rule") else f"urgent message {each['cause']}"
+        click.echo(f"  Stopped {each['times']} time(s) by {by}, {each['seconds']:.1f} s {lasts}.")
     for why, following, command, addresses in _alike(told["waiting"]):
         click.echo(f"  Now: {_some(addresses)}: {why}.")
         click.echo(f"  Next: {following}.")

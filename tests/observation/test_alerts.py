@@ -261,10 +261,13 @@ class AlertTests(TestCase):
         for number in range(30):
             self.bus.state(events.AuthenticationFailed(NOW, "s", f"192.0.2.9:{number}", 25, f"u{number}", "PLAIN", "unknown_user", ""))
         yield self.pass_by()
-        self.assertEqual(self.subjects(), ["[mail.a.com] failed logins: 20 logins failed"])
+        self.assertEqual(self.subjects(), ["[mail.a.com] failed logins: 20 logins failed, or more by now"])
         p = schema.problems.c
         query = select(p["count"]).where(p.kind == "failed_logins")
         self.assertEqual((yield self.database.read(lambda connection: connection.scalars(query).all())), [30])
+        query = select(p.what, p["count"]).where(p.kind == "unknown_user")
+        found = yield self.database.read(lambda connection: connection.execute(query).all())
+        self.assertEqual([tuple(row) for row in found], [("at 192.0.2.9", 30)])
 
     @inlineCallbacks
     def test_a_fault_of_the_database_loses_nothing(self) -> Any:
