@@ -284,7 +284,7 @@ def prune(connection: Connection, before: float) -> bool:
     refused = _old(connection, refusals.c.id, limit)
     sums.keep_refusals(connection, refused)
     connection.execute(delete(refusals).where(refusals.c.id.in_(refused)))
-    connection.execute(delete(message_ids).where(message_ids.c.last < limit))
+    connection.execute(delete(message_ids).where(message_ids.c.first < limit, message_ids.c.last < limit))  # the former is the key
     sums.forget(connection, before)
     return PAGE in (len(old), len(orphans), len(refused))
 
