@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _LIMIT = 20  # messages and refusals of a user that are told
 _URGENT = 20  # messages looked at that go first
+_INDEXED = 2  # see schema, ix_recipients_urgent
 _SHOWN = 5  # recipients named where many are meant
 
 
@@ -173,13 +174,14 @@ def _gates(operation: Operation, connection: Connection, life: Life, now: float)
     waiting = list(view.select(Selection(ids=(parse_queue_id(life.id),))))
     stands = _standing(connection) if waiting else None
     urgent = () if stands is None or stands.preempting is None else _urgent(connection, stands.preempting, now)
-    around = Around(urgent, stopped_until(life.events, operation.configuration.priority.max_pause))
+    max_pause = operation.configuration.priority.max_pause
+    around = Around(urgent, stopped_until(life.events, max_pause), max_pause)
     return [gate(each, stands, date, around) for each in waiting]
 
 
 def _urgent(connection: Connection, level: int, now: float) -> list[str]:
     """The queue IDs of mail of this level or a higher one that may go or is under way."""
-    from sqlalchemy import or_, select
+    from sqlalchemy import literal_column, or_, select
 
     from smtpplus.mail.envelope import queue_id
     from smtpplus.storage.schema import recipients
@@ -187,6 +189,8 @@ def _urgent(connection: Connection, level: int, now: float) -> list[str]:
     c = recipients.c
     under_way = (c.attempts > 0) & c.reply.is_(None)
     query = select(c.message_id).where(c.level <= level, or_(c.due <= now, under_way)).distinct().order_by(c.message_id).limit(_URGENT)
+    if level <= _INDEXED:  # said as the index says it, or it is not used
+        query = query.where(c.level <= literal_column(str(_INDEXED)))
     return [queue_id(number) for number in connection.scalars(query)]
 
 

@@ -43,10 +43,11 @@ class Gate(msgspec.Struct, frozen=True):
 
 class Around(msgspec.Struct, frozen=True):
     """What else is known. `urgent` are the queue IDs of urgent mail that goes first, the oldest first; `stopped_until` is by when a stopped
-    transfer to a destination goes on at the latest."""
+    transfer to a destination goes on at the latest; `max_pause` for how many seconds urgent mail stops all other at most."""
 
     urgent: Sequence[str] = ()
     stopped_until: Mapping[str, float] = {}
+    max_pause: float = 30.0
 
 
 NOTHING = Around()
@@ -122,17 +123,19 @@ def _ready(queued: Queued, stands: Standing | None, date: Callable[[float], str]
             text = f"the {limit} of {wait.kind} {wait.name} is used up until {date(wait.until)}"
             return Gate(queued.address, "rate", text, "it goes then by itself", wait.until, _MORE[wait.kind].format(quoted(wait.name)))
     if stands.preempting is not None and queued.level > stands.preempting:
-        return _preempted(queued, stands.preempting, around.urgent)
+        return _preempted(queued, stands.preempting, around)
     text = f"waits for its turn at level {queued.level}; {stands.ready} are ready and {stands.running} under way"
     if stands.destinations_backing_off > len(stands.backing_off):
         text += f", and {stands.destinations_backing_off} destinations are left alone, as they did not answer"
     return Gate(queued.address, "turn", text, "it goes when those before it are on their way", None, "smtpplus status")
 
 
-def _preempted(queued: Queued, level: int, urgent: Sequence[str]) -> Gate:
+def _preempted(queued: Queued, level: int, around: Around) -> Gate:
     """Urgent mail goes first: which."""
+    urgent = around.urgent
     named = ", ".join(urgent[:_NAMED]) + (f" and {len(urgent) - _NAMED} more" if len(urgent) > _NAMED else "")
     by = f"urgent message{'s' if len(urgent) > 1 else ''} {named}" if urgent else "urgent mail"
     text = f"preempted by {by}: nothing below level {level} starts"
-    change = f"smtpplus queue pause --id {quoted(urgent[0])}" if len(urgent) == 1 else "smtpplus queue list --level 1 --level 2"
-    return Gate(queued.address, "preempted", text, "it goes when the urgent mail is sent", None, change)
+    change = f"smtpplus queue pause --id {urgent[0]}" if len(urgent) == 1 else "smtpplus queue list --level 1 --level 2"
+    following = f"it goes when the urgent mail is sent, in {around.max_pause:.0f} s at the latest"
+    return Gate(queued.address, "preempted", text, following, None, change)

@@ -119,7 +119,8 @@ def test_gate(*, waiting: Queued, stands: Standing | None, expected: str, said: 
 
 def test_one_urgent_message_is_named_with_its_command() -> None:
     """D3: what is preempted by one message says which, and how to pause it."""
-    found = gate(queued(), Standing(1, 0, 1, preempting=1), str, Around(["U1"]))
+    found = gate(queued(), Standing(1, 0, 1, preempting=1), str, Around(["U1"], max_pause=20.0))
+    assert found.following.endswith("in 20 s at the latest")
     assert "by urgent message U1" in found.text
     assert found.command == "smtpplus queue pause --id U1"
 
