@@ -57,7 +57,7 @@ def _tell(problem: dict[str, Any]) -> None:
     click.echo(
         f"  When: from {date(problem['first_at'])} to {date(problem['last_at'])}" if count > 1 else f"  When: {date(problem['last_at'])}"
     )
-    more = f"smtpplus explain {facts['reference']}" if facts["reference"] else ""
+    more = f"smtpplus explain {quoted(facts['reference'])}" if facts["reference"] else ""
     for label, value in (
         ("Who", facts["who"]),
         ("What", facts["what"]),

@@ -136,6 +136,6 @@ def _preempted(queued: Queued, level: int, around: Around) -> Gate:
     named = ", ".join(urgent[:_NAMED]) + (f" and {len(urgent) - _NAMED} more" if len(urgent) > _NAMED else "")
     by = f"urgent message{'s' if len(urgent) > 1 else ''} {named}" if urgent else "urgent mail"
     text = f"preempted by {by}: nothing below level {level} starts"
-    change = f"smtpplus queue pause --id {urgent[0]}" if len(urgent) == 1 else "smtpplus queue list --level 1 --level 2"
+    change = f"smtpplus queue pause --id {quoted(urgent[0])}" if len(urgent) == 1 else "smtpplus queue list --level 1 --level 2"
     following = f"it goes when the urgent mail is sent, in {around.max_pause:.0f} s at the latest"
     return Gate(queued.address, "preempted", text, following, None, change)
