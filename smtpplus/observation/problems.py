@@ -7,7 +7,6 @@ in kind, list and `what` are one problem, however often they come.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ import msgspec
 
 from smtpplus import events
 from smtpplus.events import Event
+from smtpplus.mail.command_line import quoted
 from smtpplus.mail.reasons import REASONS
 
 Mode = Literal["off", "now", "digest"]
@@ -68,11 +68,11 @@ _COMMANDS = {  # reason: the command that changes it
     "wrong_password": "smtpplus user reset-password {user}",
     "inactive_user": "smtpplus user activate {user}",
     "inactive_unverified": "smtpplus sender verify {user} ADDRESS-OR-DOMAIN, then smtpplus user activate {user}",
-    "domain_not_authorized": "smtpplus sender add {user} {domain} --verify",
-    "address_not_authorized": "smtpplus sender add {user} {sender} --verify",
-    "near_domain": "smtpplus sender add {user} {domain} --verify",
+    "domain_not_authorized": "smtpplus sender add --verify {user} {domain}",
+    "address_not_authorized": "smtpplus sender add --verify {user} {sender}",
+    "near_domain": "smtpplus sender add --verify {user} {domain}",
     "sender_pending": "smtpplus sender verify {user} {sender}",
-    "sender_not_verified": "smtpplus sender add {user} {sender} --verify",
+    "sender_not_verified": "smtpplus sender add --verify {user} {sender}",
 }
 
 _SENT = "is not authorized, and was sent because of alert mode"
@@ -214,7 +214,7 @@ def command(reason: str, user: str, sender: str, reply: str = "") -> str:
     if in_header and reason == "domain_not_authorized":
         template = _COMMANDS["address_not_authorized"]
     named = {"user": user, "sender": address, "domain": address.rpartition("@")[2]}
-    return template.format_map({name: shlex.quote(value) for name, value in named.items()})
+    return template.format_map({name: quoted(value) for name, value in named.items()})
 
 
 def advice(reason: str, reply: str) -> str:

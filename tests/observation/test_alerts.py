@@ -106,7 +106,7 @@ class AlertTests(TestCase):
             "List:    news",
             "Who:     user app at 192.0.2.1",
             "Why:     550 5.7.1 The sender is not authorized",
-            "Remedy:  smtpplus sender add app b.com --verify",
+            "Remedy:  smtpplus sender add --verify app b.com",
             "More:    smtpplus explain 1M802096Y7G00",
         ):
             self.assertIn(line, text)
@@ -314,8 +314,8 @@ def test_the_remedy_is_about_the_address_that_is_refused() -> None:
     assert problem is not None
     assert f"From {stranger} was refused" in problem.facts.what
     assert "Reply-To" in problem.facts.remedy
-    assert problem.facts.remedy.endswith(f"smtpplus sender add app '{stranger}' --verify")
+    assert problem.facts.remedy.endswith(f"smtpplus sender add --verify app '{stranger}'")
     assert command("domain_not_authorized", "app", "x@b.com", "550 5.7.1 The envelope sender x@b.com is not authorized") == (
-        "smtpplus sender add app b.com --verify"
+        "smtpplus sender add --verify app b.com"
     )
     assert (command("domain_not_authorized", "", "x@b.com"), advice("near_domain", reply)) == ("", "")

@@ -68,7 +68,7 @@ def test_explain_tells_every_decision_and_the_gate(tmp_path: Path) -> None:
 
         told = explained(daemon, reference[1].decode().lower(), lambda _: True)
         assert (told["kind"], told["reason"], told["user"]) == ("refusal", "domain_not_authorized", "app")
-        assert told["command"] == "smtpplus sender add app stranger.example --verify"
+        assert told["command"] == "smtpplus sender add --verify app stranger.example"
 
         with pytest.raises(smtplib.SMTPAuthenticationError), sender.session(daemon.port, "app", "wrong"):
             pass
