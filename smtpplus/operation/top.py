@@ -1,4 +1,4 @@
-"""`smtpplus top`: the daemon as it runs, drawn anew every second or two: throughput, levels, refusals, what is stopped or left alone.
+"""`smtpplus top`: the daemon as it runs, drawn anew every second or two: throughput, levels, refusals, destinations, what is stopped.
 
 It reads `/metrics` and the database as anybody may, so that it shows what monitoring shows, and ends with Ctrl-C. Without a
 terminal, or with --once, it prints one picture.
@@ -15,12 +15,15 @@ from smtpplus.operation.cli import Operation, Refused
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from sqlalchemy import Connection
 
     from smtpplus.queue.standing import Standing
 
 Sample = dict[tuple[str, ...], float]  # name and the values of its labels
 PATIENCE = 5.0  # seconds
+SAMPLE = 10_000  # recipients looked at for the busiest destinations
 _LEVELS = "12345"
+_SHOWN = 8  # rows of reasons and of destinations
 
 
 @click.command()
@@ -76,8 +79,10 @@ def _picture(operation: Operation, before: Sample, now: Sample, seconds: float) 
     from rich.console import Group
     from rich.text import Text
 
-    stands = _standing(operation)
+    stands, busy = _standing(operation)
     parts: list[RenderableType] = [Text(_head(before, now, seconds)), _levels(before, now, seconds), _reasons(before, now, seconds)]
+    if busy:
+        parts.append(_destinations(busy))
     if stands is not None:
         parts += _stopped(stands)
     return Group(*parts)
@@ -128,17 +133,48 @@ def _reasons(before: Sample, now: Sample, seconds: float) -> RenderableType:
 
     table = Table("Refused because of", "in all", "/s")
     found = {key[1]: value for key, value in now.items() if key[0] == "smtpplus_refusals_total"}
-    for reason, count in sorted(found.items(), key=lambda each: -each[1])[:8]:
+    for reason, count in sorted(found.items(), key=lambda each: -each[1])[:_SHOWN]:
         table.add_row(reason, f"{count:.0f}", f"{_rate('smtpplus_refusals_total', before, now, seconds, reason):.1f}")
     return table
 
 
-def _standing(operation: Operation) -> Standing | None:
+def _standing(operation: Operation) -> tuple[Standing | None, list[tuple[str, int, int]]]:
+    """How the daemon stands, if it runs, and the destinations for which most is queued."""
     from smtpplus.queue import standing
 
     with operation.transaction(reading=True) as connection:
         found = standing.read(connection)
-    return found[0].standing if found is not None and standing.alive(found[0].process) else None
+        busy = _busiest(connection)
+    return (found[0].standing if found is not None and standing.alive(found[0].process) else None), busy
+
+
+def _busiest(connection: Connection) -> list[tuple[str, int, int]]:
+    """Domains with their recipients queued, and how many of these were put off; of the SAMPLE that came first."""
+    from collections import Counter
+
+    from sqlalchemy import select
+
+    from smtpplus.queue.rows import domain_of
+    from smtpplus.storage.schema import recipients
+
+    queued: Counter[str] = Counter()
+    put_off: Counter[str] = Counter()
+    c = recipients.c
+    for address, reply in connection.execute(select(c.address, c.reply).order_by(c.message_id, c.number).limit(SAMPLE)):
+        domain = domain_of(address)
+        queued[domain] += 1
+        put_off[domain] += reply is not None
+    return [(domain, count, put_off[domain]) for domain, count in queued.most_common(_SHOWN)]
+
+
+def _destinations(busy: list[tuple[str, int, int]]) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("Most is queued for", "recipients", "put off")
+    for domain, count, put_off in busy:
+        table.add_row(Text(domain), str(count), str(put_off))
+    return table
 
 
 def _stopped(stands: Standing) -> list[Any]:

@@ -14,8 +14,10 @@ APP = "app@example.com"
 
 def test_metrics_readyz_and_top(tmp_path: Path) -> None:
     """C9: counts on /metrics are those of the mail that passed, /readyz says when mail may come, and top shows both."""
-    (port,) = free_ports(1)
-    with Daemon(tmp_path, routes=[{"via": "discard:"}], settings={"http": {"listen": f"{HOST}:{port}"}}) as daemon:
+    port, closed = free_ports(2)
+    routes = [{"destination": "slow.example", "via": f"smtp://{HOST}:{closed}"}, {"via": "discard:"}]
+    settings = {"http": {"listen": f"{HOST}:{port}"}, "queue": {"retry": ["1h"]}}
+    with Daemon(tmp_path, routes=routes, settings=settings) as daemon:
         password = daemon.add_user("app")
         daemon.start()
 
@@ -34,10 +36,13 @@ def test_metrics_readyz_and_top(tmp_path: Path) -> None:
         assert 'smtpplus_accepted_total{level="3"} 5.0' in text
         assert re.search(r"^smtpplus_commit_seconds_count \d", text, re.MULTILINE)
         assert page("readyz") == "ready\n"
+        with sender.session(daemon.port, "app", password) as client:
+            client.sendmail(APP, ["a@slow.example", "b@slow.example"], sender.compose("late", sender=APP, to="a@slow.example"))
         shown = run(daemon, "top", "--once", "--interval", "0.2")
         assert shown.exit_code == 0, shown.output
-        assert "accepted 0.0/s" in shown.stdout
+        assert re.search(r"accepted \d+\.\d/s", shown.stdout)
         assert "connections 0" in shown.stdout
+        assert re.search(r"slow\.example +│ 2 ", shown.stdout)
         daemon.terminate()
         gone = run(daemon, "top", "--once")
         assert (gone.exit_code, "does not answer" in gone.output) == (1, True)
