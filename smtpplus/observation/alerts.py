@@ -105,7 +105,9 @@ class Alerts:
             if event.__class__ is Bounced and self._failure[0] == event.id:  # stated just before
                 problem = msgspec.structs.replace(problem, facts=msgspec.structs.replace(problem.facts, why=self._failure[1]))
             self._sign(problem, event.at)
-        if event.__class__ is AuthenticationFailed:
+        if event.__class__ is Bounced:
+            self._remember([event.dsn])
+        elif event.__class__ is AuthenticationFailed:
             self._count_login(event)
 
     @property

@@ -223,7 +223,8 @@ class AlertTests(TestCase):
 
     @inlineCallbacks
     def test_alerts_never_alert_about_themselves(self) -> Any:
-        """B6: mail of our own that fails is no sign, whether it was accepted now or before the start; a user's is."""
+        """B6: mail of our own that fails is no sign, an alert or a notification, whether it was accepted now or before the start; a user's
+        is."""
         number = int(NOW * 1000) << 20
         row = {"message_id": number, "number": 0, "address": "op@a.com", "level": 2, "user": "", "attempts": 1, "due": 0.0}
         yield self.database.write(lambda connection: connection.execute(insert(schema.recipients).values(row)) and None)
@@ -232,6 +233,8 @@ class AlertTests(TestCase):
         self.bus.state(mine)
         for name in ("OWN", "1M80000000000", "OTHER"):
             self.bus.state(events.Failed(NOW, name, "op@a.com", "a.com", "", "550 no", "expired", 3, 2, "", ""))
+        self.bus.state(events.Bounced(NOW, "OTHER", "DSN", "x@a.com", "delivered", "app", "news"))
+        self.bus.state(events.Failed(NOW, "DSN", "x@a.com", "a.com", "", "550 no", "peer_refused", 1, 2, "", ""))
         self.bus.state(events.Deferred(NOW, "OWN", "op@a.com", "a.com", "", "454 no", "peer_login_failed", 3, NOW + 60, 2))
         from smtpplus.mail.envelope import queue_id
 
