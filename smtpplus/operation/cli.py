@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from smtpplus.config import Configuration
+    from smtpplus.delivery.routing import Router
 
 COMMANDS = {  # name: module and attribute
     "alerts": "smtpplus.operation.alerts:alerts",
@@ -91,6 +92,13 @@ class Operation:
             return load(locate(self._path))
         except ConfigurationError as error:
             raise FaultyConfiguration(error.faults) from None
+
+    @cached_property
+    def router(self) -> Router:
+        """Where mail goes by the configuration."""
+        from smtpplus.delivery.routing import Router
+
+        return Router(self.configuration.route, mx_port=self.configuration.delivery.mx_port)
 
     @contextmanager
     def database(self, *, reading: bool = False) -> Iterator[Engine]:

@@ -292,12 +292,10 @@ def _act(operation: Operation, chosen: Selection, what: str, act: Callable[[Conn
 
 
 def _view(operation: Operation, connection: Connection) -> tuple[QueueView, list[Rule]]:
-    from smtpplus.delivery.routing import Router
     from smtpplus.queue import rulebook
     from smtpplus.queue.rules import Rules
     from smtpplus.queue.selection import QueueView
 
     now = time.time()
     rules = rulebook.in_force(connection, now)
-    router = Router(operation.configuration.route, mx_port=operation.configuration.delivery.mx_port)
-    return QueueView(connection, Rules(rules, now), router.destination, now), rules
+    return QueueView(connection, Rules(rules, now), operation.router.destination, now), rules

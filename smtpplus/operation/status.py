@@ -89,6 +89,11 @@ def _print_standing(stands: Standing) -> None:
         console().print(table)
         if stands.destinations_backing_off > len(stands.backing_off):
             click.echo(f"{stands.destinations_backing_off} destinations are left alone in all.")
+    if stands.over_rate:
+        table = Table("Waits for its limit", "", "Limit", "Until")
+        for wait in stands.over_rate:
+            table.add_row(*map(Text, (wait.kind, wait.name, wait.limit, date(wait.until))))
+        console().print(table)
     if stands.stopped:
         table = Table("Stopped", "Destination", "Level", "By")
         for transfer in stands.stopped:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any, Callable
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import Connection, Engine, func, insert, select
@@ -15,6 +17,8 @@ from smtpplus.mail.envelope import CHUNK, Envelope, Recipient, parse_queue_id, q
 from smtpplus.operation.cli import main
 from smtpplus.queue import rows
 from smtpplus.queue.entry import EnvelopeIds
+from smtpplus.queue.rates import OverRate
+from smtpplus.queue.standing import Row, Standing
 from smtpplus.storage import schema, writes
 from smtpplus.storage.engine import create_engine, migrate
 
@@ -233,6 +237,18 @@ def test_status(engine: Engine, queue: Queue) -> None:
     assert [level["oldest"] is None for level in found["levels"]] == [False, True, True, True, False]
     assert [rule["value"] for rule in found["rules"]] == ["5"]
     assert "The daemon does not run." in queue("status")
+
+
+def test_status_names_who_waits_for_a_limit(engine: Engine, queue: Queue) -> None:
+    """C7: users, lists and destinations over a limit are named, with the limit and when there is room again."""
+    waits = (OverRate("list", "news", 1.0e9, "500 recipients an hour"), OverRate("destination", "x.net", 1.0e9, "10 octets a day"))
+    row = Row(os.getpid(), Standing(0, 0, 0, over_rate=waits))
+    with engine.begin() as connection:
+        connection.execute(insert(schema.status).values(name="queue", value=msgspec.json.encode(row).decode(), at=1.0))
+    told = queue("status")
+    assert told.count("2001-09-") == 2
+    assert "500 recipients an hour" in told and "news" in told and "x.net" in told
+    assert [each["name"] for each in queue("status", "--json")["daemon"]["over_rate"]] == ["news", "x.net"]
 
 
 def test_deleting_a_user_may_drop_queued_mail(engine: Engine, queue: Queue) -> None:

@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 from smtpplus import events as facts
 from smtpplus.config import Configuration, Delivery
 from smtpplus.mail.envelope import Envelope
-from smtpplus.queue.assembly import Queue, assemble
+from smtpplus.queue.assembly import Allowances, Queue, assemble
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import create_engine, migrate
 from tests.queue.fixtures import HoldingAgent
@@ -29,6 +29,7 @@ class QueueCase(TestCase):
     """`wall` is the clock on the wall, `clock` the reactor's. Mail for *.smart.net shares a smarthost."""
 
     configuration = Configuration(hostname="relay.example.com", delivery=Delivery(initial_per_destination=20))
+    allowances: Callable[[sqlalchemy.Connection], Allowances] | None = None  # without: as the configuration says
 
     def setUp(self) -> Any:
         self.path = Path(self.mktemp()) / "smtpplus.sqlite"
@@ -54,6 +55,7 @@ class QueueCase(TestCase):
             now=lambda: self.wall,
             process=1,
             events=bus,
+            allowances=self.allowances,
         )
 
     @inlineCallbacks

@@ -7,8 +7,12 @@ from typing import Any
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import Connection
 from twisted.internet.defer import inlineCallbacks
 
+from smtpplus.accounts import lists
+from smtpplus.accounts.allowances import Allowances, load_allowances
+from smtpplus.accounts.settings import SERVER
 from smtpplus.config import Configuration, Delivery, Limits
 from smtpplus.queue.rates import DAY, HOUR, MINUTE, SLOTS, Limit, Load, Meter, OverRate, Rates, Terms, limits
 from smtpplus.queue.rates import Limits as Some
@@ -230,6 +234,35 @@ class RateTests(RatedCase):
         for user in (0, 1):
             own = [number for number in begun if number <= 10 and number % 2 == user]
             self.assertEqual(own, sorted(own))
+
+
+class AllowanceTests(RatedCase):
+    """Limits as users, lists and the server set them in the database and in the configuration."""
+
+    server = msgspec.structs.replace(SERVER, quota=2)
+
+    def allowances(self, connection: Connection) -> Allowances:
+        return load_allowances(connection, self.server)
+
+    @inlineCallbacks
+    def test_changes_are_seen(self) -> Any:
+        """C7, A32: what a list sets is in force within a second, and so is what the server sets, once the configuration was read anew. Two
+        of the day go, then three by the word of the list, then all by that of the server."""
+        for number in range(1, 8):
+            last = self.queue.spool.accept(envelope(number, 3, "app", f"b@{number}.net", at=self.wall), CONTENT)
+        yield last
+        yield self.deliver(3)
+        self.assertEqual(self.agent.begun(), [1, 2])
+        self.operate(lambda connection: lists.edit_list(connection, "default", now=2.0, settings={"per_list": "3/h", "quota": 0}))
+        yield self.deliver(3)
+        self.assertEqual(self.agent.begun(), [1, 2, 3, 4, 5])
+        self.operate(lambda connection: lists.edit_list(connection, "default", now=3.0, settings={"per_list": None, "quota": None}))
+        yield self.deliver(3)
+        self.assertEqual(len(self.agent.transfers), 5)
+        self.server = SERVER
+        self.queue.watch.again()
+        yield self.deliver(3)
+        self.assertEqual(self.agent.begun(), list(range(1, 8)))
 
 
 class LongLineTests(RatedCase):
