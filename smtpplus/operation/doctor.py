@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from smtpplus.operation.cli import FaultyConfiguration, NoDatabase, Operation, print_json
+from smtpplus.operation.cli import FaultyConfiguration, NoDatabase, Operation, Refused, print_json
 
 if TYPE_CHECKING:
     from smtpplus.operation.health import Finding
@@ -146,6 +146,11 @@ def _findings(operation: Operation, domains: tuple[str, ...]) -> Iterator[Findin
             process = health.running(connection)
     except NoDatabase as fault:
         yield health.Finding("database", False, "there is none yet", fault.message.partition(". ")[2].rstrip("."))
+    except Refused as fault:
+        remedy = "look whether the file is there, whole, and readable for who runs this; the daemon's log may say more"
+        yield health.Finding("database", False, fault.message.rstrip("."), remedy)
+    if process:
+        yield from _looked("mail", lambda: health.ready(configuration))
     certificate = Path(configuration.tls.certificate or configuration.state_directory / "certificate.pem")
     yield from _looked("ports", lambda: health.ports(configuration))
     yield from _looked("certificate", lambda: health.certificates(configuration, certificate, time.time()))

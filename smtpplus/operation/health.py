@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from smtpplus.mail.reply import printable
+
 if TYPE_CHECKING:
     from cryptography import x509
     from sqlalchemy import Connection
@@ -53,6 +55,28 @@ def daemon(connection: Connection) -> Iterator[Finding]:
         yield Finding(
             "daemon", False, "it does not run on this machine", "start it: systemctl start smtpplus, or twistd smtpplus --config FILE"
         )
+
+
+def ready(configuration: Configuration, patience: float = 10.0) -> Iterator[Finding]:
+    """Whether the daemon takes mail now, as it says itself on /readyz."""
+    import urllib.error
+    import urllib.request
+
+    endpoint = configuration.http.listen
+    if endpoint is None:
+        return
+    host, port = endpoint
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/readyz"
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=patience):
+            yield Finding("mail", True, "it is taken")
+    except urllib.error.HTTPError as answer:
+        said = printable(answer.read(1000).decode("utf-8", "replace").strip())
+        yield Finding("mail", False, f"it is not taken now: {said}", "the other lines and the log of the daemon say more")
+    except OSError as fault:
+        remedy = "the daemon may be busy, or another one than this configuration is for"
+        yield Finding("mail", False, f"{url} does not answer: {getattr(fault, 'reason', fault)}", remedy)
 
 
 def ports(configuration: Configuration, patience: float = 2.0) -> Iterator[Finding]:

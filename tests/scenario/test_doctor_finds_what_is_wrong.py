@@ -10,13 +10,14 @@ from tests.rig.name_server import NameServer
 
 def test_doctor(tmp_path: Path) -> None:
     """B4, B5, B7: open ports with encryption and login, refused ones, and which to use; on the server ticks and crosses with remedies."""
-    plain, implicit, closed = free_ports(3)
+    plain, implicit, closed, http = free_ports(4)
     listen = [
         {"ports": str(plain), "interfaces": [HOST], "auth_without_tls": "never"},
         {"ports": str(implicit), "interfaces": [HOST], "tls": "implicit"},
     ]
     with NameServer(tmp_path) as names:
         settings: dict[str, Any] = {"hostname": "localhost", "listen": listen, "dns": {"servers": [names.server]}}
+        settings["http"] = {"listen": f"{HOST}:{http}"}
         with Daemon(tmp_path / "relay", routes=[{"via": "discard:"}], settings=settings) as daemon:
             daemon.port = plain
             daemon.add_user("app")
@@ -39,7 +40,7 @@ def test_doctor(tmp_path: Path) -> None:
             good = [each["text"] for each in findings if each["good"]]
             bad = {each["text"]: each["remedy"] for each in findings if each["good"] is False}
             assert any(text.startswith("it runs as process") for text in good)
-            assert {f"port {plain} answers", f"port {implicit} answers", "DMARC: v=DMARC1; p=none"} < set(good)
+            assert {"it is taken", f"port {plain} answers", f"port {implicit} answers", "DMARC: v=DMARC1; p=none"} < set(good)
             assert bad["SPF: the record lets everybody send (+all)"]
             assert [text for text in bad if text.startswith("DKIM: the key") and text.endswith("is missing")]
             assert all(bad.values())
@@ -47,3 +48,7 @@ def test_doctor(tmp_path: Path) -> None:
             stopped = run(daemon, "doctor").stdout
             assert "✗ daemon: it does not run on this machine. Remedy:" in stopped
             assert f"✗ ports: nobody answers at {HOST}, port {plain} (refused)" in stopped
+            (daemon.state / "smtpplus.sqlite").write_bytes(b"no database" * 1000)
+            broken = run(daemon, "doctor").stdout
+            assert "✗ database: The database" in broken
+            assert "✓ disk" in broken or "✗ disk" in broken
