@@ -57,7 +57,8 @@ class Queue(msgspec.Struct, frozen=True):
 
     def start(self) -> Deferred[int]:
         """Put the rules in force, then line up what the database holds. Fires with the number of recipients found."""
-        return self.report.start().addCallback(lambda _: self.watch.start()).addCallback(lambda _: self.scheduler.start())
+        started = self.spool.newest().addCallback(self.new_id.beyond).addCallback(lambda _: self.report.start())
+        return started.addCallback(lambda _: self.watch.start()).addCallback(lambda _: self.scheduler.start())
 
     def stop(self, grace: float) -> Deferred[None]:
         """See Scheduler.stop."""

@@ -33,11 +33,9 @@ from smtpplus.storage import writes
 from smtpplus.storage.database import Database
 from smtpplus.storage.statement import RowsGone
 
-AGAIN = 5.0  # seconds until a fault of the database is tried again
-
 
 class Attempts:
-    """The entries that hold a slot. `wake` is called when one is free, `line_up` for an entry that waits again."""
+    """The entries that hold a slot. `wake` is called when one is free, `rest` when the database takes nothing."""
 
     _log = Logger()
 
@@ -53,7 +51,7 @@ class Attempts:
         settlement: Settlement,
         schedule: Sequence[float],
         wake: Callable[[], None],
-        line_up: Callable[[Entry], None],
+        rest: Callable[[], None],
         clock: IReactorTime,
         now: Callable[[], float],
         events: Events,
@@ -67,7 +65,7 @@ class Attempts:
         self._settlement = settlement
         self._schedule = schedule
         self._wake = wake
-        self._line_up = line_up
+        self._rest = rest
         self._clock = clock
         self._now = now
         self._events = events
@@ -82,31 +80,41 @@ class Attempts:
     def record(self, batch: list[Entry]) -> None:
         """Begin an attempt of each, once that is recorded. Each has its slot."""
         now = self._now()
-        steps = []
         for entry in batch:
             entry.attempts += 1
             entry.due = now + retry.delay(self._schedule, entry.attempts)
-            for number in entry.numbers:
-                steps.append((writes.RECORD_ATTEMPT, (entry.attempts, entry.due, entry.message.envelope.id, number, now)))
-        self._database.run(steps).addCallbacks(self.launch, self._not_recorded, callbackArgs=(batch,), errbackArgs=(batch,))
+        self._write(batch, now)
 
-    def _not_recorded(self, failure: Failure, batch: list[Entry]) -> None:
-        if failure.check(RowsGone):  # another process changed some of these: look again
+    def _write(self, batch: list[Entry], now: float) -> None:
+        steps = [
+            (writes.RECORD_ATTEMPT, (entry.attempts, entry.due, entry.message.envelope.id, number, now))
+            for entry in batch
+            for number in entry.numbers
+        ]
+        self._database.run(steps).addCallbacks(self.launch, self._not_recorded, callbackArgs=(batch,), errbackArgs=(batch, now))
+
+    def _not_recorded(self, failure: Failure, batch: list[Entry], now: float) -> None:
+        if not failure.check(RowsGone):
+            self._log.failure("attempts cannot be recorded, and are not begun", failure)
+            self._events.state(Fault(self._now(), "attempts cannot be recorded; trying again"))
             for entry in batch:
+                entry.attempts -= 1
                 self.release(entry)
-                self._window.leave(entry)
-            self._window.pick_up([entry.message.envelope.id for entry in batch])
-            return
-        self._log.failure("attempts cannot be recorded, and are not begun", failure)
-        self._events.state(Fault(self._now(), "attempts cannot be recorded; trying again"))
-        for entry in batch:
-            entry.attempts -= 1
-            self.release(entry)
-        self._clock.callLater(AGAIN, self._line_up_again, batch)
+            self._window.restore(batch)
+            self._rest()
+        elif len(batch) > 1:  # another process changed some of these; the others go on
+            for entry in batch:
+                self._write([entry], now)
+        else:
+            self.release(batch[0])
+            self._window.read_anew(batch[0])
 
-    def _line_up_again(self, batch: list[Entry]) -> None:
-        for entry in batch:
-            self._line_up(entry)
+    def put_back(self, entry: Entry) -> None:
+        """Do not begin an attempt that was recorded with the acceptance; `entry` waits its turn in the usual way."""
+        steps = [(writes.RECORD_ATTEMPT, (0, 0.0, entry.message.envelope.id, number, math.inf)) for number in entry.numbers]
+        self.release(entry)
+        undone = self._database.run(steps).addErrback(lambda _: None)  # cancelled meanwhile, or it is tried when it is due
+        undone.addCallback(lambda _: self._window.read_anew(entry))
 
     def launch(self, _: Any, batch: list[Entry]) -> None:
         """Begin attempts that are recorded."""

@@ -44,6 +44,7 @@ class Entry:
         "place",
         "rank",
         "recipients",
+        "turn",
         "user",
         "warned",
     )
@@ -71,6 +72,7 @@ class Entry:
         self.cancelled = False  # all its recipients were taken out of the queue while an attempt was under way
         self.over = True  # no attempt is under way
         self.place = 0  # sequence under which it waits in `ready`; 0 if it does not
+        self.turn: tuple[int, float, int] | None = None  # the key under which it waited in `ready` before it was taken
         self.level = message.envelope.level
         self.rank = self.level  # the level it waits at: aging makes it smaller
         self.user = message.envelope.user
@@ -89,6 +91,10 @@ class EnvelopeIds:
         self._process = (process & 0xFF) << 12
         self._now = now
         self._last = 0
+
+    def beyond(self, number: int) -> None:
+        """Ids from now on are greater than `number`: one of a process before this, whose clock may have been ahead."""
+        self._last = max(self._last, number)
 
     def __call__(self) -> int:
         fresh = int(self._now() * 1000) << 20 | self._process

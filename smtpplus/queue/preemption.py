@@ -1,8 +1,8 @@
 """Urgent mail stops running bulk transfers: who is stopped, by whom, for how long (A27, D1).
 
-From the moment an urgent entry is ready until it has run, it is a *demand*: nothing of a lower level starts, and running transfers of a
-lower level stop writing. When no demand is left they go on. Both sides are bounded by `max_pause` (default 30 s, well
-under the 3 minutes that a peer waits for data, RFC 5321 §4.5.3.2.5):
+From the moment an urgent entry is ready (or its commit begins, see head_start) until it has run, it is a *demand*: nothing of
+a lower level starts, and running transfers of a lower level stop writing. When no demand is left they go on. Both sides are bounded by
+`max_pause` (default 30 s, well under the 3 minutes that a peer waits for data, RFC 5321 §4.5.3.2.5):
 
 * a transfer is stopped at most `max_pause` in all; then it goes on for good;
 * a demand stops others for at most `max_pause`; an urgent message whose own next hop is slow does not stop the house;
@@ -61,18 +61,28 @@ class Preemption:
         self._running: dict[Entry, Running] = {}
         self._timer: IDelayedCall | None = None
         self._rule: Callable[[Entry], str] | None = None
+        self._ended = False
         self.ceiling = LOWEST  # levels greater than this are held back
         self._credit = max_pause  # seconds for which demands may still stop others
         self._counted = clock.seconds()  # when the credit was last brought up to date
         self.spent = False  # the credit is used up; nobody is stopped before some of it is back
 
-    def demand(self, entry: Entry) -> None:
-        """`entry` is ready at an open destination. Without effect for levels that do not preempt, and for one that demands already."""
+    def demand(self, entry: Entry, lasting: float = math.inf) -> None:
+        """`entry` is ready at an open destination. Without effect for levels that do not preempt, and for one that demands already.
+
+        It stops others for `lasting` seconds, `max_pause` at most.
+        """
         demands = self._demands.get(entry.level)
-        if demands is not None and entry not in demands:
-            demands[entry] = self._clock.seconds() + self._max_pause
+        if demands is not None and entry not in demands and not self._ended:
+            demands[entry] = self._clock.seconds() + min(lasting, self._max_pause)
             if entry.level < self.ceiling:
                 self._settle()
+
+    def renew(self, entry: Entry) -> None:
+        """`entry` demands as if it did from now on."""
+        self._demands.get(entry.level, {}).pop(entry, None)
+        self.demand(entry)
+        self._settle()
 
     def withdraw(self, entry: Entry) -> None:
         """`entry` was attempted, or cannot be now."""
@@ -92,7 +102,7 @@ class Preemption:
         """`transfer` runs for `entry`; it is stopped at once if urgent mail came while it was being prepared."""
         running = self._running[entry] = Running(entry, transfer)
         if self._rule is not None:
-            running.rule = self._rule(entry)
+            self._apply(self._rule, running)
         if entry.level > self.ceiling or running.rule:
             self._settle()
 
@@ -106,8 +116,16 @@ class Preemption:
             return
         self._rule = rule
         for running in self._running.values():
-            running.rule = rule(running.entry) if rule is not None else ""
+            self._apply(rule, running)
         self._settle()
+
+    def _apply(self, rule: Callable[[Entry], str] | None, running: Running) -> None:
+        """Who is stopped by a rule stops nobody."""
+        before, running.rule = running.rule, rule(running.entry) if rule is not None else ""
+        if running.rule:
+            self._demands.get(running.entry.level, {}).pop(running.entry, None)
+        elif before:
+            self.demand(running.entry)
 
     def running(self) -> list[Running]:
         """Every transfer under way."""
@@ -122,7 +140,8 @@ class Preemption:
         ]
 
     def end(self) -> None:
-        """Hold back nothing more and let every stopped transfer go on: the daemon is ending."""
+        """Hold back nothing from now on and let every stopped transfer go on: the daemon is ending."""
+        self._ended = True
         for demands in self._demands.values():
             demands.clear()
         self._rule = None

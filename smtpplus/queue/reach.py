@@ -78,14 +78,15 @@ class Reach:
             self.demand(destination)
 
     def demand(self, destination: Destination) -> None:
-        """Let what waits there demand, or demand no more, as the destination stands now."""
+        """Let what waits there demand, or demand no more, as the destination stands now. What runs there is not concerned."""
         if self.takes(destination):
             for key, entry in destination.waiting:
                 if entry.place == key[2]:
                     self._preemption.demand(entry)
         else:
             for urgent in self._preemption.demands(destination.name):
-                self._preemption.withdraw(urgent)
+                if urgent.place:
+                    self._preemption.withdraw(urgent)
 
     def backing_off(self) -> tuple[int, tuple[BackingOff, ...]]:
         """How many destinations are closed, and some of them."""

@@ -60,11 +60,16 @@ class Ready:
         return found
 
     def push(self, entry: Entry) -> Destination:
-        """Let `entry` wait behind its peers. Returns its destination."""
+        """Let `entry` wait behind its peers, or where it waited before. Returns its destination."""
         destination = self.destination(entry.destination)
         destination.loaded[entry.level] += 1
         self._count += 1
-        self._put(destination, entry)
+        if entry.turn is None:
+            self._put(destination, entry)
+        else:
+            entry.place = entry.turn[2]
+            heapq.heappush(destination.waiting, (entry.turn, entry))
+            self.offer(destination)
         return destination
 
     def _put(self, destination: Destination, entry: Entry) -> None:
@@ -143,13 +148,14 @@ class Ready:
             key, name = heapq.heappop(self._heap)
             destination = self._destinations[name]
             destination.streak = 0
-            entry = heapq.heappop(destination.waiting)[1]
+            turn, entry = heapq.heappop(destination.waiting)
             self._virtual[key[0]] = max(self._virtual.get(key[0], 0.0), key[1] - entry.cost)
         else:  # its item in the outer heap is out of date from now on
             destination.streak += 1
-            entry = heapq.heappop(destination.waiting)[1]
+            turn, entry = heapq.heappop(destination.waiting)
             self._warm.pop()
         destination.listed = None
+        entry.turn = turn
         entry.place = 0
         destination.running += 1
         destination.loaded[entry.level] -= 1

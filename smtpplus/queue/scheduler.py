@@ -32,6 +32,7 @@ from smtpplus.queue.throttle import Throttle
 from smtpplus.queue.window import Window
 from smtpplus.storage.database import Database
 
+REST = 5.0  # seconds for which nothing starts when the database takes no record of it
 LOOK = 0.25  # seconds: the clock on the wall is looked at this often, as it may be set
 
 
@@ -77,7 +78,7 @@ class Scheduler:
             settlement=settlement,
             schedule=schedule,
             wake=self._wake,
-            line_up=self.line_up,
+            rest=self._rest,
             clock=clock,
             now=now,
             events=events,
@@ -119,7 +120,15 @@ class Scheduler:
         if entry is None:
             self._window.accept(envelope, content)
         else:
-            self._clock.callLater(0, self._attempts.launch, None, [entry])
+            self._preemption.renew(entry)
+            self._clock.callLater(0, self._set_off, entry)
+
+    def _set_off(self, entry: Entry) -> None:
+        """The commit of `entry`, which had a slot before, is over: what has come in the meantime is asked once more."""
+        if entry.cancelled or self._window.aside.rules:
+            self._attempts.put_back(entry)
+        else:
+            self._attempts.launch(None, [entry])
 
     def lost(self, envelope: Envelope) -> None:
         """A message that was expected will not come."""
@@ -196,6 +205,13 @@ class Scheduler:
     def _wake(self) -> None:
         if self._pumping is None and not self._stopping:
             self._pumping = self._clock.callLater(0, self._pump)
+
+    def _rest(self) -> None:
+        """Start nothing for a while."""
+        if self._pumping is not None:
+            self._pumping.cancel()
+        if not self._stopping:
+            self._pumping = self._clock.callLater(REST, self._pump)
 
     def _pump(self) -> None:
         """Start what may start."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -118,6 +118,13 @@ class Spool:
             return connection.execute(delete(schema.messages).where(schema.messages.c.state == schema.RECEIVING)).rowcount
 
         return self._database.write(work)
+
+    def newest(self) -> Deferred[int]:
+        """The greatest id that was ever given, as far as is known: of a message, or of what is told of one."""
+        tables = (schema.messages, schema.history, schema.refusals)
+        return self._database.read(
+            lambda connection: max(connection.execute(select(func.max(table.c.id))).scalar() or 0 for table in tables)
+        )
 
     def fetch(self, numbers: list[int]) -> Deferred[list[Stored]]:
         """The messages with these ids that are still there, in the order of their ids; content of short ones is cached while it fits."""

@@ -115,6 +115,26 @@ class Window:
         if self._inside.remove(entry):
             self.pick_up((entry.message.envelope.id,))
 
+    def read_anew(self, entry: Entry) -> None:
+        """`entry`, which was under way, is not as the database has it."""
+        self._spool.forget(entry.message.content)
+        self.leave(entry)
+        self.pick_up((entry.message.envelope.id,))
+
+    def restore(self, entries: list[Entry]) -> None:
+        """Entries that were to go, and could not, wait again in the places they had, unless they are held now."""
+        barred = [entry for entry in entries if self._barred(entry)]
+        for entry in entries:
+            if entry in barred or self.aside.rules:
+                self.leave(entry)
+            if entry in barred:
+                self._spool.forget(entry.message.content)
+            elif self.aside.rules:
+                self._enter(entry)
+            else:
+                self._line_up(entry)
+        self._put_back(barred)
+
     def look(self) -> None:
         """Read what has come due, unless much is being read already."""
         if len(self._wishes) < AT_ONCE:
@@ -343,9 +363,8 @@ class Window:
         for entry in entries:
             if destination not in (ANY, entry.destination):
                 continue
-            if entry.due > now:
-                if destination == ANY:
-                    self.calendar.add(entry.due, entry.message.envelope.id)
+            if entry.due > now:  # also one that was due when it was parked, if the clock was set back
+                self.calendar.add(entry.due, entry.message.envelope.id)
             elif self._inside.misses(entry):
                 continue
             elif destination == ANY:

@@ -13,6 +13,8 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from smtpplus import events as facts
 from smtpplus.mail.envelope import CHUNK, Envelope
 from smtpplus.queue import rulebook
+from smtpplus.queue.head_start import PATIENCE
+from smtpplus.queue.rules import Rule, Rules
 from tests.queue.fixtures import LATER, OK, envelope
 from tests.queue.house import CONTENT, QueueCase
 
@@ -82,6 +84,43 @@ class HeadStartTests(QueueCase):
         self.assertEqual(self.agent.begun(), [1, 2])
         self.agent.transfers[1].end(OK)
         self.assertFalse(self.agent.transfers[0].stopped)
+
+    @inlineCallbacks
+    def test_a_slow_commit_does_not_stop_the_house(self) -> Any:
+        """A27: for a disk that hangs others are stopped a second; when the commit is over they are stopped as for any urgent message."""
+        yield self.accept(envelope(1, at=self.wall))
+        yield self.begun(1)
+        released = self.hold_the_writer()
+        accepted = self.queue.spool.accept(envelope(2, 1, at=self.wall), CONTENT)
+        self.assertTrue(self.agent.transfers[0].stopped)
+        self.clock.advance(PATIENCE)
+        self.assertFalse(self.agent.transfers[0].stopped)
+        released.set()
+        yield accepted
+        self.assertTrue(self.agent.transfers[0].stopped)
+        self.clock.advance(0)
+        self.agent.transfers[1].end(OK)
+        self.assertEqual((self.agent.begun(), self.agent.transfers[0].stopped), ([1, 2], False))
+
+    @inlineCallbacks
+    def test_what_comes_during_the_commit_is_obeyed(self) -> Any:
+        """A31: a rule that comes into force, or a cancellation, between the acceptance and the start holds the message after all; lifted,
+        the message goes by its first attempt."""
+        for number, rule in ((1, Rule(1, "user", "app")), (2, Rule(2, "list", "default")), (3, Rule(3, "everything", ""))):
+            yield self.accept(envelope(number, 1, at=self.wall))
+            self.queue.scheduler.obey(Rules([rule]))
+            self.clock.advance(0)
+            yield self.turn()
+            self.assertEqual((self.agent.begun(), self.queue.scheduler.waiting()), (list(range(1, number)), (1, 0, 0)))
+            self.queue.scheduler.obey(Rules())
+            yield self.begun(number)
+            self.agent.transfers[-1].end(OK)
+            self.assertEqual(self.agent.transfers[-1].request.attempt, 1)
+        yield self.accept(envelope(4, 1, at=self.wall))
+        self.operate(lambda connection: connection.exec_driver_sql("DELETE FROM recipients WHERE message_id = 4") and None)
+        self.queue.scheduler.changed({4}, {(4, 0)})
+        yield self.turn()
+        self.assertEqual((len(self.agent.transfers), self.queue.scheduler.waiting()), (3, (0, 0, 0)))
 
     @inlineCallbacks
     def test_a_failed_commit_gives_the_slot_back(self) -> Any:
@@ -166,6 +205,23 @@ class HeadStartTests(QueueCase):
         yield self.begun(25)
         self.assertEqual(self.agent.begun()[24:], [25])
         self.assertEqual(self.rows("SELECT attempts FROM recipients WHERE message_id = 31"), [(0,)])
+
+    @inlineCallbacks
+    def test_first_in_first_out_while_commits_are_under_way(self) -> Any:
+        """A25: one that found no room and is being committed is not passed by one that comes when there is room again."""
+        accepted = [self.queue.spool.accept(envelope(number, 1, at=self.wall), CONTENT) for number in range(1, 25)]
+        yield gatherResults(accepted)
+        yield self.begun(24)
+        released = self.hold_the_writer()
+        first = self.queue.spool.accept(envelope(30, 1, at=self.wall), CONTENT)
+        self.agent.transfers[0].end(OK)
+        second = self.queue.spool.accept(envelope(31, 1, at=self.wall), CONTENT)
+        released.set()
+        yield gatherResults([first, second])
+        yield self.begun(25)
+        self.agent.transfers[1].end(OK)
+        yield self.begun(26)
+        self.assertEqual(self.agent.begun()[24:], [30, 31])
 
     @inlineCallbacks
     def test_a_closed_destination_takes_none(self) -> Any:

@@ -154,3 +154,36 @@ def test_rare_urgent_mail_always_stops_others() -> None:
         house.clock.advance(2)
         house.preemption.withdraw(urgent)
         house.clock.advance(10)
+
+
+def test_who_is_stopped_by_a_rule_stops_nobody() -> None:
+    """A31, D1: an urgent transfer that a rule stops holds nobody back; when the rule is lifted it does again, until it has run."""
+    house = House()
+    bulk, urgent = house.run(entry(1, 3)), entry(2, 1)
+    house.preemption.demand(urgent)
+    running = house.run(urgent)
+    stopped = []
+    for rule in (lambda each: "a rule" if each is urgent else "", None):
+        house.preemption.obey(rule)
+        stopped.append((running.stopped, bulk.stopped))
+    assert stopped == [(True, False), (False, True)]
+    house.preemption.withdraw(urgent)
+    assert not bulk.stopped
+
+
+def test_a_demand_may_be_shorter_and_may_begin_anew() -> None:
+    """A27: a demand that lasts a second lets others go after it, one that is renewed stops them as any does, and at the end none."""
+    house = House()
+    bulk, urgent = house.run(entry(1, 3)), entry(2, 1)
+    house.preemption.demand(urgent, 1.0)
+    house.clock.advance(1)
+    stopped = [bulk.stopped]
+    house.preemption.renew(urgent)
+    house.clock.advance(28)
+    stopped.append(bulk.stopped)
+    house.preemption.end()
+    house.preemption.renew(urgent)
+    house.preemption.demand(entry(3, 1))
+    stopped.append(bulk.stopped)
+    assert stopped == [False, True, False]
+    assert house.clock.getDelayedCalls() == []

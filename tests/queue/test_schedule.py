@@ -9,6 +9,7 @@ from twisted.internet.defer import inlineCallbacks
 
 from smtpplus import events as facts
 from smtpplus.mail.envelope import queue_id
+from smtpplus.queue.rules import Rule, Rules
 from tests.queue.fixtures import LATER, OK, envelope
 from tests.queue.house import CONTENT, QueueCase
 
@@ -114,3 +115,19 @@ class ScheduleTests(QueueCase):
         yield self.begun(1)
         self.agent.transfers[0].end(LATER)
         self.assertEqual([event.id for event in self.stated(facts.Deferred)], [queue_id(1)])
+
+    @inlineCallbacks
+    def test_what_was_due_when_it_was_parked_is_not_forgotten(self) -> Any:
+        """A30: a due message that a rule keeps outside memory is not due any more when the clock is set back: it goes when it is again."""
+        scheduled = msgspec.structs.replace(envelope(1, at=self.wall), release_at=self.wall + 10)
+        self.queue.scheduler.obey(Rules([Rule(1, "user", "app")]))
+        yield self.accept(scheduled)
+        yield self.turn(11)
+        self.assertEqual(self.queue.scheduler.waiting(), (1, 0, 0))
+        self.wall -= 60
+        self.queue.scheduler.obey(Rules())
+        yield self.turn()
+        self.assertEqual(self.queue.scheduler.waiting(), (0, 1, 0))
+        self.wall += 60
+        yield self.turn()
+        self.assertEqual(self.agent.begun(), [1])

@@ -12,8 +12,11 @@ from twisted.internet.task import deferLater
 from smtpplus import events as facts
 from smtpplus.mail.disposition import Disposition
 from smtpplus.mail.envelope import Envelope, Recipient, queue_id
+from smtpplus.queue.rules import Rule, Rules
 from tests.queue.fixtures import LATER, NEVER, OK, Held, envelope
 from tests.queue.house import CONTENT, QueueCase
+
+FAULT = "CREATE TRIGGER fault BEFORE UPDATE ON recipients BEGIN SELECT RAISE(ABORT, 'a fault'); END"
 
 
 class SchedulerTests(QueueCase):
@@ -150,6 +153,43 @@ class SchedulerTests(QueueCase):
         self.assertFalse(held[1].stopped)
 
     @inlineCallbacks
+    def test_urgent_mail_at_the_end_stops_nobody(self) -> Any:
+        """A27: once the daemon is ending nothing new begins, so nothing is stopped for it: what runs may come to its end."""
+        yield self.accept(envelope(1, at=self.wall))
+        yield self.begun(1)
+        self.queue.scheduler.stop(60.0)
+        yield self.accept(envelope(2, 1, at=self.wall))
+        self.clock.advance(0)
+        self.assertFalse(self.agent.transfers[0].stopped)
+        self.agent.transfers[0].end(OK)
+
+    @inlineCallbacks
+    def test_what_changed_leaves_the_others_their_order(self) -> Any:
+        """A25: of twenty attempts that are recorded together one was cancelled by another process: the others begin, in order."""
+        for number in range(1, 41):
+            last = self.queue.spool.accept(envelope(number, at=self.wall), CONTENT)
+        yield last  # and nothing has begun, as the clock stands still
+        self.operate(lambda connection: connection.exec_driver_sql("DELETE FROM recipients WHERE message_id = 3") and None)
+        yield self.begun(20)
+        self.assertEqual(self.agent.begun(), [1, 2, *range(4, 22)])
+        self.queue.scheduler.changed({3}, {(3, 0)})
+
+    @inlineCallbacks
+    def test_what_cannot_be_recorded_keeps_its_place(self) -> Any:
+        """C2, A25, A31: attempts that the database did not take are made in their order, and only if no rule holds them by then."""
+        self.operate(lambda connection: connection.exec_driver_sql(FAULT) and None)
+        for number in range(1, 41):
+            last = self.queue.spool.accept(envelope(number, 3, "held" if number == 2 else "app", at=self.wall), CONTENT)
+        yield last
+        yield self.until(lambda: self.stated(facts.Fault))
+        self.flushLoggedErrors()
+        self.operate(lambda connection: connection.exec_driver_sql("DROP TRIGGER fault") and None)
+        self.queue.scheduler.obey(Rules([Rule(1, "user", "held")]))
+        yield self.turn(6)
+        self.flushLoggedErrors()
+        self.assertEqual(self.agent.begun(), [1, *range(3, 22)])
+
+    @inlineCallbacks
     def test_a_dead_destination_is_tried_by_one(self) -> Any:
         """C3: a destination that nobody reached is left alone, then tried by one attempt; others are not disturbed."""
         for number in range(1, 4):
@@ -168,6 +208,19 @@ class SchedulerTests(QueueCase):
         self.agent.transfers[4].end(OK)
         yield self.begun(6)
         self.assertEqual(self.agent.begun()[3:], [6, 4, 5])
+
+    @inlineCallbacks
+    def test_a_restart_with_the_clock_set_back_finds_everything(self) -> Any:
+        """A30, C2: mail whose ids are ahead of the clock at the start is found, and goes, and new mail gets no id of it."""
+        yield self.accept(envelope(5_000_000 << 32, at=self.wall))
+        yield self.close()
+        self.wall -= 600.0
+        self.open()
+        yield self.queue.start()
+        self.assertGreater(self.queue.new_id(), 5_000_000 << 32)
+        self.wall += 60.0
+        yield self.turn()
+        yield self.begun(1)
 
     @inlineCallbacks
     def test_a_restart_finds_everything(self) -> Any:
