@@ -86,6 +86,12 @@ class Connection(TwistedProtocol):
     # --- Twisted's side ---------------------------------------------------------------------------------------------------------
 
     def connectionMade(self) -> None:
+        try:
+            self._begin_session()
+        except Exception:
+            self._stumble()
+
+    def _begin_session(self) -> None:
         transport = self._tcp = cast(TCPConnection, self.transport)  # as connectTCP makes it
         transport.setTcpNoDelay(True)
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
@@ -98,8 +104,11 @@ class Connection(TwistedProtocol):
         try:
             self._receive(data)
         except Exception:
-            self._log.failure("delivery to {peer} failed", peer=self.peer)
-            self.cut(Fault(reasons.UNEXPECTED))
+            self._stumble()
+
+    def _stumble(self) -> None:
+        self._log.failure("delivery to {peer} failed", peer=self.peer)
+        self.cut(Fault(reasons.UNEXPECTED))
 
     def handshakeCompleted(self) -> None:
         self._handshaking = False
@@ -118,6 +127,11 @@ class Connection(TwistedProtocol):
             else f"waiting for the answer to {self.dialogue.awaited}"
         )
         self._end(Fault(reasons.CONNECTION_LOST, f"{cause}, {where}"))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the peer had the session, and has it still."""
+        return self.phase in (Phase.IDLE, Phase.BUSY)
 
     # --- the pool's side ----------------------------------------------------------------------------------------------------------
 

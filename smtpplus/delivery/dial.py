@@ -22,7 +22,8 @@ from smtpplus.delivery.tls import Contexts
 
 SWEEP = 5.0  # seconds between two looks at the deadlines
 BEHIND = 300.0  # seconds for which a host that took a session and no mail comes after the others, ours
-UNWILLING = 1_000  # such hosts that are remembered
+LATELY = 300.0  # seconds after a session with a host in which its refusal of another is no verdict on a message, ours
+HOSTS = 1_000  # such hosts that are remembered, of each kind
 
 
 class Manner(msgspec.Struct, frozen=True):
@@ -47,6 +48,7 @@ class Dialer:
         self.idle: dict[Connection, None] = {}  # in the order in which they became so
         self.openings: set[Opening] = set()
         self._behind: dict[str, float] = {}  # by name: until when a host is put behind others
+        self._sessions: dict[str, float] = {}  # by name: until when a host that had a session may refuse another
         self._sweeping: IDelayedCall | None = None
         self._ended: list[Deferred[None]] = []  # those who wait for the end
         self.stopping = False
@@ -73,15 +75,27 @@ class Dialer:
 
     def put_behind(self, peer: str) -> None:
         """The host of `peer` ("host[address]:port") wants no mail now: others for the same mail are better for a while (RFC 5321 §5.1)."""
-        if len(self._behind) >= UNWILLING:
-            del self._behind[next(iter(self._behind))]
-        host = peer.partition("[")[0]
-        self._behind.pop(host, None)
-        self._behind[host] = self.reactor.seconds() + BEHIND
+        self._remember(self._behind, peer, BEHIND)
 
     def is_behind(self, host: str) -> bool:
         """Whether the host was put behind others."""
         return self._behind.get(host, -math.inf) > float(self.reactor.seconds())
+
+    def session_ended(self, peer: str) -> None:
+        """A session with the host of `peer` was ready, and is over."""
+        self._remember(self._sessions, peer, LATELY)
+
+    def had_session(self, host: str) -> bool:
+        """Whether the host had a session with us lately, or has one."""
+        lately = self._sessions.get(host, -math.inf) > float(self.reactor.seconds())
+        return lately or any(_host(each.peer) == host and each.is_open for each in self.live)
+
+    def _remember(self, hosts: dict[str, float], peer: str, seconds: float) -> None:
+        if len(hosts) >= HOSTS:
+            del hosts[next(iter(hosts))]
+        host = _host(peer)
+        hosts.pop(host, None)
+        hosts[host] = self.reactor.seconds() + seconds
 
     def closed(self, opening: Opening) -> None:
         """An opening is over, either way."""
@@ -124,3 +138,8 @@ class Dialer:
         self.sweep()
         if self.live:
             self._sweeping = self.reactor.callLater(0.2 if self.stopping else SWEEP, self._tick)
+
+
+def _host(peer: str) -> str:
+    """Of "host[address]:port"; an address literal stays one."""
+    return peer[: peer.rindex("[")]

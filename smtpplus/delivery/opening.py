@@ -1,10 +1,12 @@
 """How a session with a hop comes about: its targets one after another, until one of them is ready.
 
 A target that refuses, keeps silent or breaks the session before it is ready hands over to the next; the last one's fault is the
-opening's. The addresses of one host are raced (RFC 8305), hosts are not: their order is the peer's wish, but for those that took a session
-lately and no mail, which come last. Targets that are ourselves, and
-those no better (RFC 5321 §5.1), are left out. Opportunistic TLS that fails is given up on a fresh connection to the same
-target (RFC 7435).
+opening's, but for a refusal for good: it counts only if every target says so, if no host's addresses were not to be had, and if the one
+that says so had no session with us lately. What refuses one session of many says nothing about a message.
+
+The addresses of one host are raced (RFC 8305), hosts are not: their order is the peer's wish, but for those that took a session lately
+and no mail, which come last. Targets that are ourselves, and those no better (RFC 5321 §5.1), are left out. Opportunistic TLS that
+fails is given up on a fresh connection to the same target (RFC 7435).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Callable
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectBindError
 from twisted.internet.error import ConnectionRefusedError as Refused
-from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall, IReactorTCP
+from twisted.internet.interfaces import IAddress, IConnector, IDelayedCall, IOpenSSLClientConnectionCreator, IReactorTCP
 from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -30,6 +32,7 @@ from smtpplus.delivery.resolver import Target, Targets, literal
 from smtpplus.delivery.routing import Hop, Way
 from smtpplus.delivery.terms import Credentials, Terms
 from smtpplus.mail import reasons
+from smtpplus.mail.reply import Outcome
 
 if TYPE_CHECKING:
     from smtpplus.delivery.dial import Dialer
@@ -39,6 +42,7 @@ STAGGER = 0.25  # seconds until the next address is tried as well, RFC 8305 §5
 TARGETS = 8  # addresses tried in one opening
 _WILDCARDS = frozenset(("0.0.0.0", "::", ""))
 
+Session = tuple[Terms, IOpenSSLClientConnectionCreator]  # what one is to be like, and how it is encrypted
 Settled = Callable[["Connection | Fault", str], None]
 
 
@@ -47,13 +51,14 @@ class _Factory(ClientFactory):
 
     noisy = False
 
-    def __init__(self, opening: Opening, target: Target) -> None:
+    def __init__(self, opening: Opening, target: Target, session: Session) -> None:
         self._opening = opening
         self._target = target
+        self._session = session
         self._connection: Connection | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> Connection | None:
-        self._connection = self._opening.connected(self._target)
+        self._connection = self._opening.connected(self._target, self._session)
         return self._connection
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
@@ -84,11 +89,13 @@ class Opening:
         self._peer = ""
         self._target: Target | None = None  # to whom there is a connection
         self._plain: Target | None = None  # with whom TLS failed
+        self._faults: list[tuple[Fault, str]] = []  # of targets that have failed, and who was reached
+        self._partial = False  # there may be other targets, of which DNS did not tell
         self._connection: Connection | None = None
         self._over = False
 
     def start(self) -> None:
-        self._find().addCallbacks(self._found, self._stumbled)
+        self._find().addCallback(self._found).addErrback(self._stumbled)
 
     def cancel(self) -> None:
         """Give up now."""
@@ -101,7 +108,7 @@ class Opening:
     def _find(self) -> Deferred[Targets | Fault]:
         address = literal(self._hop.host)
         if address:
-            return succeed((Target(self._hop.host, address),))
+            return succeed(Targets((Target(self._hop.host, address),)))
         resolver = self.dialer.resolver
         return resolver.mail_hosts(self._hop.host) if self._hop.way is Way.MX else resolver.addresses(self._hop.host)
 
@@ -111,6 +118,7 @@ class Opening:
             wrong = self._hop.way is not Way.MX and answer.reason is not reasons.DNS_FAILED
             self._finish(Fault(reasons.DNS_FAILED, "there is no such host") if wrong else answer)
             return
+        self._partial = answer.partial
         own = [target.preference for target in answer if is_own(target.address, self._hop.port, self.dialer.manner.own)]
         targets = [target for target in answer if not own or target.preference < min(own)]  # RFC 5321 §5.1
         if not targets:
@@ -138,16 +146,31 @@ class Opening:
         """Connect to `target`; before long, to the next address of the same host as well."""
         if self._over:
             return
+        try:
+            self._connect(target)
+        except Exception:
+            self._log.failure("connecting to {host} failed", host=target.host)
+            self._trying.pop(target, None)
+            self._failed(target, Fault(reasons.UNEXPECTED))
+
+    def _connect(self, target: Target) -> None:
         terms = self._terms(target)
         if isinstance(terms, Fault):
             self._finish(terms)
+            return
+        contexts = self.dialer.contexts
+        host = target.address if target.host.startswith("[") else target.host
+        try:
+            encryption = contexts.verified(host) if self._tls == "verify" else contexts.unverified(host)
+        except ValueError:
+            self._failed(target, Fault(reasons.TLS_FAILED, "no certificate can be for such a name", at=target.peer(self._hop.port)))
             return
         source = self._source(target)
         tcp: IReactorTCP = self.dialer.reactor
         self._trying[target] = tcp.connectTCP(
             target.address,
             self._hop.port,
-            _Factory(self, target),
+            _Factory(self, target, (terms, encryption)),
             timeout=CONNECT_PATIENCE,
             bindAddress=(source, 0) if source else None,
         )
@@ -174,25 +197,22 @@ class Opening:
         for connector in trying.values():
             connector.disconnect()
 
-    def connected(self, target: Target) -> Connection | None:
+    def connected(self, target: Target, session: Session) -> Connection | None:
         """The connection for a socket that stands; None if another was faster."""
         if self._over or target not in self._trying:
             return None
         del self._trying[target]
         self._end_race()
-        terms = self._terms(target)
-        assert isinstance(terms, Terms)  # `_try` made sure
-        contexts, manner = self.dialer.contexts, self.dialer.manner
-        host = target.address if target.host.startswith("[") else target.host
+        terms, encryption = session
         self._target, self._peer = target, target.peer(self._hop.port)
         self._connection = Connection(
             clock=self.dialer.reactor,
             dialogue=Dialogue(terms),
             peer=self._peer,
-            encryption=contexts.verified(host) if self._tls == "verify" else contexts.unverified(host),
+            encryption=encryption,
             keeper=self._keeper,
             opened=self._opened,
-            most=manner.messages,
+            most=self.dialer.manner.messages,
             spare=any(each.host != target.host for each in self._targets),
         )
         self.dialer.add(self._connection)
@@ -208,9 +228,14 @@ class Opening:
             why = reasons.CONNECTION_REFUSED if reason.check(Refused) else reasons.CONNECTION_TIMED_OUT
             fault = Fault(why, str(reason.value), at=target.peer(self._hop.port))
         self._peer = ""
+        self._failed(target, fault)
+
+    def _failed(self, target: Target, fault: Fault) -> None:
+        """There is no connection to `target`, which is not tried any more: go on with the race, or with the next host."""
         if not self._trying:
             self._drop(target, fault)
             return
+        self._faults.append((fault, self._peer))
         self._targets.remove(target)
         if self._stagger is not None:  # RFC 8305 §5: a failure brings the next one at once
             self._stagger.cancel()
@@ -253,12 +278,25 @@ class Opening:
         """`target` has failed: go on with those that are left."""
         if self._over:
             return
+        self._faults.append((fault, self._peer))
         self._targets.remove(target)
         self._end_race()
         if self._targets:
             self.dialer.reactor.callLater(0, self._try, self._targets[0])
         else:
-            self._finish(fault)
+            self._conclude(target)
+
+    def _conclude(self, last: Target) -> None:
+        """All targets have failed."""
+        fault, peer = self._faults[-1]
+        if _is_final(fault):
+            passing = next((each for each in reversed(self._faults) if not _is_final(each[0])), None)
+            if passing is not None:
+                fault, peer = passing
+            elif self._partial or self.dialer.had_session(last.host):
+                fault = Fault(reasons.SESSION_REFUSED, str(fault.answer))
+        self._peer = peer
+        self._finish(fault)
 
     def _finish(self, result: Connection | Fault) -> None:
         if self._over:
@@ -268,6 +306,10 @@ class Opening:
         self._connection = None if isinstance(result, Connection) else self._connection
         self.dialer.closed(self)
         self._settled(result, self._peer)
+
+
+def _is_final(fault: Fault) -> bool:
+    return fault.answer is not None and fault.answer.outcome is Outcome.FAILED
 
 
 def is_own(address: str, port: int, own: Collection[tuple[str, int]]) -> bool:

@@ -4,9 +4,9 @@ A connection belongs to nobody until its transaction begins: when one is free, i
 stopped, whoever it was opened for. So an urgent message takes over what was opened for bulk mail, and a stopped transfer that has
 not begun holds no connection. Each waiting transfer has an opening of its own, so none waits for another's transaction to end.
 
-Unless the peer refuses more connections than there are: while some of them work, that says how many it takes, and is no verdict on a
-message. Then no more are opened until one has ended, and who waits takes over the next that is free. Where those that work are stopped
-for the very transfer that waits, the one with the least left is pressed on to the end of its message.
+Unless the peer refuses more connections than there are: while some of them work, that says how many it takes, whether it says later or
+never, and is no verdict on a message. Then no more are opened until one has ended, and who waits takes over the next that is free. Where
+those that work are stopped for the very transfer that waits, the one with the least left is pressed on to the end of its message.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from smtpplus.delivery.fault import Fault
 from smtpplus.delivery.routing import Hop
 from smtpplus.delivery.transfer import Transfer
 from smtpplus.mail import reasons
-from smtpplus.mail.reply import Outcome
 
 
 def _level(transfer: Transfer) -> int:
@@ -67,7 +66,7 @@ class Pool:
         self._openings -= 1
         if isinstance(result, Connection):
             self._serve(result)
-        elif self._working and not self._dialer.stopping and result.reply(peer, self.hop.host).outcome is Outcome.DEFERRED:
+        elif self._working and not self._dialer.stopping:
             self._full = True
             self._press()
         else:
@@ -131,6 +130,7 @@ class Pool:
             self._idle.remove(connection)
         else:
             self._working.discard(connection)
+        self._dialer.session_ended(connection.peer)
         if connection.dialogue.unwilling:
             self._dialer.put_behind(connection.peer)
         if self._full:

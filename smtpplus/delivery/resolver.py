@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from ipaddress import ip_address
 from itertools import zip_longest
-from typing import Any, Callable, Coroutine, Sequence, TypeVar, cast
+from typing import Any, Callable, Coroutine, Iterable, Self, Sequence, TypeVar, cast
 
 import msgspec
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
@@ -52,7 +52,15 @@ class Target(msgspec.Struct, frozen=True):
         return f"{self.host}[{self.address}]:{port}"
 
 
-Targets = tuple[Target, ...]
+class Targets(tuple[Target, ...]):
+    """Whom to try, in this order. `partial` if it is not known whether there are others: a look-up failed, or takes too long."""
+
+    partial: bool
+
+    def __new__(cls, targets: Iterable[Target], partial: bool = False) -> Self:
+        made = super().__new__(cls, targets)
+        made.partial = partial
+        return made
 
 
 class _Found(msgspec.Struct, frozen=True):
@@ -139,22 +147,24 @@ class Resolver:
         else:
             others = await gatherResults([self._within(each, LATE) for each in looking[1:]])
             answers += [answer for answer in others if answer is not None]
-        targets = tuple(target for answer in answers if not isinstance(answer, Fault) for target in answer)
-        return targets or _worst([answer for answer in answers if isinstance(answer, Fault)])
+        faults = [answer for answer in answers if isinstance(answer, Fault)]
+        partial = len(answers) < len(looking) or any(fault.reason is reasons.DNS_FAILED for fault in faults)
+        targets = Targets((target for answer in answers if not isinstance(answer, Fault) for target in answer), partial)
+        return targets or _worst(faults)
 
     async def _addresses(self, host: str, preference: int) -> Targets | Fault:
         address = literal(host)
         if address:
-            return (Target(host, address, preference),)
+            return Targets((Target(host, address, preference),))
         if self._hosts is not None:
             known = searchFileForAll(self._hosts, host.encode("ascii", "replace"))
             if known:
-                return tuple(Target(host, each, preference) for each in known)
+                return Targets(Target(host, each, preference) for each in known)
         answers = await self._families(host)
         families = [[address for _, address in answer.values] for answer in answers if isinstance(answer, _Found)]
         found = [address for each in zip_longest(*families) for address in each if address is not None]
         if found:
-            return tuple(Target(host, address, preference) for address in found)
+            return Targets(Target(host, address, preference) for address in found)
         faults = [answer for answer in answers if isinstance(answer, Fault)]
         return faults[0] if faults else Fault(reasons.NO_SUCH_DOMAIN)
 

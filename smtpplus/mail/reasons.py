@@ -412,6 +412,13 @@ CONNECTION_REFUSED = _reason(
     "{peer} refuses connections",
     "Nothing listens there, or a firewall says no. It is tried again by the schedule.",
 )
+SESSION_REFUSED = _reason(
+    "session_refused",
+    "451 4.3.2",
+    "{peer} refuses a session: {cause}",
+    "It had other sessions lately, or other hosts for the same mail could not be looked up: that is no verdict on a message. "
+    "It is tried again.",
+)
 CONNECTION_TIMED_OUT = _reason(
     "connection_timed_out",
     "451 4.4.1",

@@ -58,7 +58,15 @@ _OFF = frozenset(
     (
         *("delivered", "abandoned", "shutting_down", "idle", "auth_cancelled", "auth_required", "tls_required"),
         # Passing by themselves, or told as a delay or an expiry when they do not:
-        *("connection_refused", "connection_timed_out", "connection_lost", "dns_failed", "tls_unavailable", "peer_deferred"),
+        *(
+            "connection_refused",
+            "session_refused",
+            "connection_timed_out",
+            "connection_lost",
+            "dns_failed",
+            "tls_unavailable",
+            "peer_deferred",
+        ),
     )
 )
 

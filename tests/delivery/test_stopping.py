@@ -155,12 +155,12 @@ class StopTests(DeliveryCase):
 
 
 class FullTests(DeliveryCase):
-    """A peer that takes one connection and answers 421 to every other."""
+    """A peer that takes one connection and refuses every other."""
 
     def setUp(self) -> None:
         self.taken: list[bytes] = []
 
-    def one(self) -> Peer:
+    def one(self, refusal: str = "421 4.7.0 one is enough") -> Peer:
         def takes(line: Line) -> None:
             line.greet()
             while True:
@@ -175,7 +175,7 @@ class FullTests(DeliveryCase):
                     line.gone()
                     return
 
-        return Peer(takes, lambda line: line.send("421 4.7.0 one is enough\r\n"))
+        return Peer(takes, lambda line: line.send(refusal + "\r\n"))
 
     async def test_an_urgent_message_takes_over_the_session_of_the_bulk_it_stopped(self) -> None:
         """A27: refused a connection of its own, the urgent message waits for the stopped one, which is brought to its end for it."""
@@ -206,8 +206,13 @@ class FullTests(DeliveryCase):
             await delivery.stop()
 
     async def test_what_is_refused_a_connection_waits_for_its_turn(self) -> None:
-        """While one connection works, the refusal of another defers nobody: five messages go one after another, the most urgent first."""
-        with self.one() as peer:
+        """While one connection works, the refusal of another is no verdict: five messages go one by one, the most urgent first."""
+        for refusal in ("421 4.7.0 one is enough", "554 5.7.1 too many connections"):
+            await self.take_turns(refusal)
+
+    async def take_turns(self, refusal: str) -> None:
+        self.taken.clear()
+        with self.one(refusal) as peer:
             delivery = self.make(("*", peer.via))
             held = Held(cut(LARGE[:500_000]))
             first = Underway(delivery, request(peer.via, content=held))
@@ -248,22 +253,22 @@ class FullTests(DeliveryCase):
             await stopped
 
     async def test_nobody_waits_where_nothing_works(self) -> None:
-        """Without a session that works, a refused connection is the verdict; a 5xx greeting is one always."""
-        with Peer(lambda line: line.send("421 4.7.0 later\r\n")) as peer:
-            delivery = self.make(("*", peer.via))
-            assert said(await self.send(delivery, request(peer.via)))[0][1:] == (421, "peer_deferred")
-            await delivery.stop()
+        """Without a session that works, a refused connection is the verdict, later or for good."""
+        for refusal, reason in (("421 4.7.0 later", "peer_deferred"), ("554 5.7.1 never", "peer_refused")):
 
-        def takes(line: Line) -> None:
-            line.greet()
-            line.envelope()
-            line.gone()
+            def refuses(line: Line, refusal: str = refusal) -> None:
+                line.send(refusal + "\r\n")
 
-        with Peer(takes, lambda line: line.send("554 5.7.1 never\r\n")) as peer:
-            delivery = self.make(("*", peer.via))
-            bulk = Underway(delivery, request(peer.via, content=Pieces(cut(LARGE), slow=True)))
-            await self.until(lambda: peer.lines and len(peer.lines[0].received) > 10_000)
-            assert said(await self.send(delivery, request(peer.via)))[0][1:] == (554, "peer_refused")
-            bulk.transfer.abandon()
-            await bulk.ended
+            with Peer(refuses) as peer:
+                delivery = self.make(("*", peer.via))
+                assert said(await self.send(delivery, request(peer.via)))[0][1:] == (int(refusal[:3]), reason)
+                await delivery.stop()
+
+    async def test_a_host_that_had_a_session_refuses_no_message(self) -> None:
+        """554 to the session after the last one, which may not have ended for the peer, is temporary: the mail before it was taken."""
+        with self.one("554 5.7.1 too many connections") as peer:
+            delivery = self.make(("*", peer.via), messages=1)
+            found = [await self.send(delivery, request(peer.via)) for _ in range(2)]
             await delivery.stop()
+        assert [(each.reply.code, each.reason) for (each,) in found] == [(250, "delivered"), (451, "session_refused")]
+        assert "refuses a session: 554 5.7.1 too many connections" in found[1][0].reply.text
