@@ -179,15 +179,22 @@ class Ready:
         """Count `entry`, which did not wait, as running at its destination."""
         self.destination(entry.destination).running += 1
 
-    def remove(self, entries: Iterable[Entry]) -> None:
-        """Let these entries, which wait, wait no longer. Costs as much as waits at their destinations."""
+    def remove(self, entries: Iterable[Entry], *, whole: bool = False) -> None:
+        """Let these entries, which wait, wait no longer. Costs as much as waits at their destinations. `whole`: they are all that their
+        users have waiting, whose turns are then as if these had never come."""
         touched: dict[str, Destination] = {}
+        gone: set[int] = set()
         for entry in entries:
+            gone.add(entry.place)
             entry.place = 0
             destination = touched[entry.destination] = self._destinations[entry.destination]
             destination.loaded[entry.level] -= 1
             self._count -= 1
         for destination in touched.values():
+            for (rank, finish, place), entry in destination.waiting if whole else ():
+                if place in gone:
+                    owner = (rank, entry.user)
+                    self._finish[owner] = min(self._finish.get(owner, finish), finish - entry.cost)
             destination.waiting = [(key, entry) for key, entry in destination.waiting if entry.place == key[2]]
             heapq.heapify(destination.waiting)
             self.offer(destination)

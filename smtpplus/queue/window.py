@@ -185,7 +185,7 @@ class Window:
         self._limited = users
         self._shut(self.aside.users | users)
         gone = self._inside.waiting(users)
-        self._let_go(gone)
+        self._let_go(gone, whole=True)
         self._put_back(gone)
         for destination, level in {(entry.destination, entry.level) for entry in gone}:
             self.refill(destination, level)
@@ -268,9 +268,9 @@ class Window:
         """Whether nothing of its user or level is to be in memory."""
         return entry.user in self.parking.shut or entry.level in self.aside.levels
 
-    def _let_go(self, entries: list[Entry]) -> None:
-        """Take entries that wait out of memory."""
-        self._ready.remove(entries)
+    def _let_go(self, entries: list[Entry], *, whole: bool = False) -> None:
+        """Take entries that wait out of memory; `whole`: all that wait of their users."""
+        self._ready.remove(entries, whole=whole)
         for entry in entries:
             self._spool.forget(entry.message.content)
             self.leave(entry)

@@ -163,3 +163,27 @@ def test_a_destination_just_served_is_served_again() -> None:
     queue.push(entry(50, 3, "single", destination="d5.net"))
     queue.push(entry(51, 2, "bulk", destination="d6.net"))
     assert drained(queue)[:2] == [51, 50]
+
+
+@given(st.lists(st.sampled_from(["x.net", "y.net"]), min_size=1, max_size=12), st.integers(0, 5), st.integers(1, 8))
+def test_a_turn_that_was_not_taken_is_not_paid(destinations: list[str], served: int, times: int) -> None:
+    """A25, C7: a user whose entries are withdrawn together, because of a limit, and lined up again, however often, has the turns of a user
+    to whom that did not happen."""
+    orders = []
+    for withdrawn in (0, times):
+        queue = ready()
+        queue.push(entry(1000, 3, "limited", "z.net"))
+        for number in range(50):
+            queue.push(entry(100 + number, 3, "other", "x.net"))
+        for _ in range(served):
+            assert queue.best() is not None
+            queue.release(queue.take())
+        for _ in range(withdrawn):
+            some = [entry(number, 3, "limited", name) for number, name in enumerate(destinations)]
+            for each in some:
+                queue.push(each)
+            queue.remove([each for each in some if each.place], whole=True)
+        for number, name in enumerate(destinations):
+            queue.push(entry(number, 3, "limited", name))
+        orders.append(drained(queue))
+    assert orders[0] == orders[1]
