@@ -54,9 +54,8 @@ class Observation:
         self.measures = Measures(database, reactor, now=now, folded=folded)
         if configuration.http.listen is not None:  # else nobody can ask
             events.subscribe(self.measures, *Measures.kinds)
-        self._history: History | None = None
-        if configuration.queue.history:
-            self._history = History(database, reactor, kept=configuration.queue.history, now=now, new_id=new_id, folded=folded)
+        self._history = History(database, reactor, kept=configuration.queue.history, now=now, new_id=new_id, folded=folded)
+        if configuration.queue.history:  # else it forgets what there was, and learns nothing
             events.subscribe(self._history, *History.kinds)
         self._webhook = _webhook(configuration, database, reactor, now)
         terms = alert_terms(configuration, post=post, now=now)
@@ -73,8 +72,7 @@ class Observation:
     def start(self) -> None:
         """Begin; the database is open."""
         self.measures.start()
-        if self._history is not None:
-            self._history.start()
+        self._history.start()
         self._alerts.start()
         if self._webhook is not None:
             self._webhook.start()
@@ -89,8 +87,7 @@ class Observation:
         if self._webhook is not None:
             self._webhook.close()
         yield self._would_block.close()
-        if self._history is not None:
-            yield self._history.close()
+        yield self._history.close()
 
 
 def alert_terms(configuration: Configuration, *, post: Post, now: Callable[[], float]) -> Terms:

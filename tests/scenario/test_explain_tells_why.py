@@ -1,8 +1,10 @@
 """`smtpplus explain` over the running daemon: delivered, put off, held and refused mail, each with its reason and its remedy."""
 
+import contextlib
 import json
 import re
 import smtplib
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -83,7 +85,7 @@ def test_explain_tells_every_decision_and_the_gate(tmp_path: Path) -> None:
 
 
 def test_without_history_nothing_is_written(tmp_path: Path) -> None:
-    """`[queue] history = "0s"` writes no row of history, and what waits is explained all the same."""
+    """`[queue] history = "0s"` writes no row of history, forgets those that there are, and what waits is explained all the same."""
     settings = {"queue": {"history": "0s", "retry": ["1h"]}}
     with Daemon(tmp_path, routes=[{"via": "smtp://127.0.0.1:9"}], settings=settings) as daemon:
         password = daemon.add_user("app")
@@ -102,3 +104,12 @@ def test_without_history_nothing_is_written(tmp_path: Path) -> None:
         assert "4@example.net and 2 more: waits for attempt 2" in shown
         daemon.terminate()
         assert (daemon.stored("history"), daemon.stored("history_steps"), daemon.stored("refusals")) == (0, 0, 0)
+        with contextlib.closing(sqlite3.connect(daemon.state / "smtpplus.sqlite")) as database:
+            values = ", ".join(f"({number}, 0, 's', 'c', 'app', '', '', 'too_large', '552', 1)" for number in range(5))
+            database.execute(f"INSERT INTO refusals VALUES {values}")  # of a time with a history
+            database.commit()
+        daemon.start()
+        deadline = time.monotonic() + PATIENCE
+        while daemon.stored("refusals") and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert daemon.stored("refusals") == 0
