@@ -299,7 +299,23 @@ class House(RuleBasedStateMachine):
         wanted = {(number, each.address) for number, made in self.accepted.items() for each in made.recipients}
         missed = {key for key in wanted if not self.outcomes[key]}
         assert {number for number, _ in missed} <= self.cancelled, f"lost: {sorted(queue_id(number) for number, _ in missed)}"
+        for _ in range(10):
+            self.pass_time(31.0)
+            self.database.commit()
+            self.settle()
+        self.nothing_stays()
         self.database.close()
+
+    def nothing_stays(self) -> None:
+        """In an empty queue nobody holds a slot, demands, waits, or is looked for."""
+        scheduler = self.queue.scheduler
+        window, ready = scheduler._window, scheduler._ready
+        assert scheduler.waiting() == (0, 0, 0)
+        assert not any(scheduler._preemption._demands.values())
+        assert scheduler._preemption.running() == []
+        assert not [each.name for each in ready.destinations() if each.running or any(each.loaded)]
+        assert not window._inside._users
+        assert not +window._reading
 
 
 def _domain(made: Envelope) -> str:
