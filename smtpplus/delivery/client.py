@@ -15,6 +15,7 @@ import socket
 import time
 from typing import Callable, ClassVar, cast
 
+import msgspec
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IOpenSSLClientConnectionCreator, IReactorTime
 from twisted.internet.protocol import Protocol as TwistedProtocol
@@ -121,12 +122,8 @@ class Connection(TwistedProtocol):
         if self._handshaking:
             self._end(Fault(reasons.TLS_FAILED, cause))
             return
-        where = (
-            "after the final dot; the message may arrive twice"
-            if self.transaction.dotted
-            else f"waiting for the answer to {self.dialogue.awaited}"
-        )
-        self._end(Fault(reasons.CONNECTION_LOST, f"{cause}, {where}"))
+        where = "" if self.transaction.dotted else f", waiting for the answer to {self.dialogue.awaited}"
+        self._end(Fault(reasons.CONNECTION_LOST, cause + where))
 
     @property
     def is_open(self) -> bool:
@@ -218,6 +215,8 @@ class Connection(TwistedProtocol):
         phase, self.phase = self.phase, Phase.GONE
         self.allow(CLOSE_PATIENCE)
         transfer = self.transaction.leave()
+        if self.transaction.dotted:
+            fault = msgspec.structs.replace(fault, doubtful=True)
         if transfer and self._count > 1 and fault.reason is reasons.CONNECTION_LOST and not self.transaction.answers:
             self._keeper.again(transfer)  # the session had been idle, and was dead
             transfer = None

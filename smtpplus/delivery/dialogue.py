@@ -22,6 +22,7 @@ from typing import Callable, ClassVar
 from smtpplus.delivery.exchange import Exchange
 from smtpplus.delivery.fault import answered
 from smtpplus.delivery.login import Login, LoginFault
+from smtpplus.delivery.replies import Malformed
 from smtpplus.delivery.terms import Awaited, Proposal, Step, Terms
 from smtpplus.mail import reasons
 from smtpplus.mail.reply import Reply, from_peer
@@ -113,6 +114,13 @@ class Dialogue(Exchange):
         if 300 <= code < 400 and awaited not in _GO_ON:  # neither yes nor no
             return self._breach(f"it answers {awaited.words} with {code}")
         return self._ON[awaited](self, code, lines)
+
+    def _malformed(self, fault: Malformed) -> Step:
+        """Behind the final dot what begins as a verdict is one, though it has no end: not to believe it would send the message again."""
+        if not fault.code or self._sending or not self._awaited or self._awaited[0] is not Awaited.FINAL:
+            return super()._malformed(fault)
+        self.closing = True
+        return self._answer(self._awaited.popleft(), fault.code, [b"(" + str(fault).encode() + b")"])
 
     def _refused(self, code: int, lines: list[bytes]) -> Step:
         """The peer will not have the session."""

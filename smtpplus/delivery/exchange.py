@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 from smtpplus.delivery.fault import Fault
-from smtpplus.delivery.replies import LINE_LIMIT, Malformed, Replies
+from smtpplus.delivery.replies import LINE_LIMIT, LONGEST_LINE, Malformed, Replies
 from smtpplus.delivery.terms import Awaited, Step
 from smtpplus.mail import reasons
 from smtpplus.mail.reasons import Reason
@@ -21,6 +21,7 @@ class Exchange:
 
     def __init__(self) -> None:
         self._buffer = b""
+        self._passed = 0  # octets of an overlong line that were read and not kept
         self._replies = Replies()
         self._out = b""
         self._awaited: deque[Awaited] = deque((Awaited.GREETING,))
@@ -58,14 +59,18 @@ class Exchange:
             if step is not Step.WAIT:
                 return step
         if len(self._buffer) > LINE_LIMIT:
-            return self._breach("a reply line has no end")
+            self._passed += len(self._buffer) - LINE_LIMIT
+            self._buffer = self._buffer[:LINE_LIMIT]
+            if self._passed > LONGEST_LINE - LINE_LIMIT:
+                return self._malformed(self._replies.endless(self._buffer))
         return Step.WAIT
 
     def _line(self, line: bytes) -> Step:
+        self._passed = 0
         try:
             reply = self._replies.line(line)
         except Malformed as fault:
-            return self._breach(str(fault))
+            return self._malformed(fault)
         if reply is None:
             return Step.WAIT
         self.answered += 1
@@ -74,6 +79,10 @@ class Exchange:
     def _answer(self, awaited: Awaited, code: int, lines: list[bytes]) -> Step:
         """What the reply to `awaited` leads to."""
         raise NotImplementedError
+
+    def _malformed(self, fault: Malformed) -> Step:
+        """What came is no reply."""
+        return self._breach(str(fault))
 
     def _excess(self, step: Step) -> Step:
         """`step` was reached with octets left behind it, which can answer nothing that was asked."""

@@ -12,19 +12,25 @@ from smtpplus.mail import reasons
 from smtpplus.mail.reasons import Reason
 from smtpplus.mail.reply import Outcome, Reply
 
+DOUBT = ", after the final dot; the message may arrive twice"
+
 
 class Fault(msgspec.Struct, frozen=True):
     """One fault of a session, a lookup or a mailbox. `answer` is the peer's reply if that is what went wrong; `at` names a peer
-    that was not reached, so that it is no disposition's peer."""
+    that was not reached, so that it is no disposition's peer. `doubtful`: the peer had the whole message, and did not say what of it."""
 
     reason: Reason
     cause: str = ""
     answer: Reply | None = None
     at: str = ""
+    doubtful: bool = False
 
     def reply(self, peer: str, domain: str) -> Reply:
         """What a disposition says: the peer's answer, or ours about `peer` and `domain`."""
-        return self.answer or self.reason.reply(peer=peer or self.at or domain, cause=self.cause, domain=domain, limit=self.cause)
+        if self.answer is not None:
+            return self.answer
+        reply = self.reason.reply(peer=peer or self.at or domain, cause=self.cause, domain=domain, limit=self.cause)
+        return msgspec.structs.replace(reply, text=reply.text + DOUBT) if self.doubtful else reply
 
 
 def answered(reply: Reply) -> Fault:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Callable, Protocol, Sequence
 
+import msgspec
 from twisted.logger import Logger
 
 from smtpplus.delivery.fault import Fault
@@ -94,6 +95,8 @@ class Transfer:
         self.over = True
         missing = fault or Fault(reasons.UNEXPECTED)
         self._decide(peer, [verdict or missing for verdict in verdicts], proposal)
+        if missing.doubtful:
+            missing = msgspec.structs.replace(missing, doubtful=False)  # who was not proposed cannot have it
         for number in self.left[len(verdicts) :]:
             self._decided[number] = self._failed(number, peer, missing)
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 
+from smtpplus.delivery import dial
+from smtpplus.delivery.terms import Awaited
 from tests.delivery.peer import EHLO, Line, Peer
 from tests.delivery.rig import SMALL, DeliveryCase, Pieces, Underway, cut, request, said
 
@@ -96,6 +98,37 @@ class HostileTests(DeliveryCase):
 
         assert await self.found(script) == [(*LATER, "connection_lost")]
         assert "may arrive twice" in self.texts[0]
+
+    async def test_no_clear_verdict_behind_the_final_dot(self) -> None:
+        """What is no verdict, and what is none in time, leaves the same doubt as a lost connection."""
+
+        def says(text: str) -> object:
+            def script(line: Line) -> None:
+                line.greet()
+                line.envelope()
+                line.until(b"\r\n.\r\n")
+                line.send(text)
+                line.gone()
+
+            return script
+
+        for text in ("354 go\r\n", "25O taken\r\n", "250-taken\r\n550 or not\r\n", "x" * 100_000):
+            assert await self.found(says(text)) == [(*LATER, "peer_broke_protocol")]
+            assert self.texts[0].endswith(", after the final dot; the message may arrive twice")
+        self.patch(Awaited.FINAL, "patience", 0.1)
+        self.patch(dial, "SWEEP", 0.1)
+        assert await self.found(says("250-")) == [(*LATER, "connection_timed_out")]
+        assert self.texts[0].endswith("does not answer, after the final dot; the message may arrive twice")
+
+    async def test_a_long_verdict_is_one(self) -> None:
+        """A 250 with more text than a line should have is the message's delivery: it is not sent again."""
+
+        def script(line: Line) -> None:
+            line.greet()
+            line.message("250 2.0.0 " + "taken " * 1_000)
+            line.gone()
+
+        assert await self.found(script) == [("bob@b.example", 250, "delivered")]
 
     async def test_endless_line_and_endless_reply(self) -> None:
         """A reply without end is cut off, not collected."""
