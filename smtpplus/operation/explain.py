@@ -165,17 +165,19 @@ def _router(operation: Operation) -> Router:
 def _gates(operation: Operation, connection: Connection, life: Life, now: float) -> list[Gate]:
     from smtpplus.mail.envelope import parse_queue_id
     from smtpplus.operation.gates import Around, gate
-    from smtpplus.operation.narration import stopped_until
-    from smtpplus.queue import rulebook
+    from smtpplus.operation.narration import stopped_until, under_way
+    from smtpplus.queue import retry, rulebook
     from smtpplus.queue.rules import Rules
     from smtpplus.queue.selection import QueueView, Selection
 
     view = QueueView(connection, Rules(rulebook.in_force(connection, now), now), _router(operation).destination, now)
     waiting = list(view.select(Selection(ids=(parse_queue_id(life.id),))))
-    stands = _standing(connection) if waiting else None
+    stands, since = _standing(connection) if waiting else (None, 0.0)
     urgent = () if stands is None or stands.preempting is None else _urgent(connection, stands.preempting, now)
     max_pause = operation.configuration.priority.max_pause
-    around = Around(urgent, stopped_until(life.events, max_pause), max_pause)
+    begun = {each.address: each.due - retry.delay(operation.configuration.queue.retry, each.attempts) for each in waiting if each.attempts}
+    cut_off = {address for address, at in begun.items() if at < since}
+    around = Around(urgent, stopped_until(life.events, max_pause), max_pause, under_way(life.events, since), cut_off)
     return [gate(each, stands, date, around) for each in waiting]
 
 
@@ -194,12 +196,15 @@ def _urgent(connection: Connection, level: int, now: float) -> list[str]:
     return [queue_id(number) for number in connection.scalars(query)]
 
 
-def _standing(connection: Connection) -> Standing | None:
-    """What the running daemon said last; None if none runs."""
+def _standing(connection: Connection) -> tuple[Standing | None, float]:
+    """What the running daemon said last, and since when it runs; None if none runs."""
+    from smtpplus.operation.health import started_at
     from smtpplus.queue import standing
 
     found = standing.read(connection)
-    return found[0].standing if found is not None and standing.alive(found[0].process) else None
+    if found is None or not standing.alive(found[0].process):
+        return None, 0.0
+    return found[0].standing, started_at(found[0].process)
 
 
 def _refusal(refusal: Refusal) -> dict[str, Any]:

@@ -8,7 +8,7 @@ view says the state.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -43,11 +43,14 @@ class Gate(msgspec.Struct, frozen=True):
 
 class Around(msgspec.Struct, frozen=True):
     """What else is known. `urgent` are the queue IDs of urgent mail that goes first, the oldest first; `stopped_until` is by when a stopped
-    transfer to a destination goes on at the latest; `max_pause` for how many seconds urgent mail stops all other at most."""
+    transfer to a destination goes on at the latest; `max_pause` for how many seconds urgent mail stops all other at most. The recipients
+    `under_way` are tried anew now; an attempt at those `cut_off` ended with an earlier process of the daemon."""
 
     urgent: Sequence[str] = ()
     stopped_until: Mapping[str, float] = {}
     max_pause: float = 30.0
+    under_way: Collection[str] = ()
+    cut_off: Collection[str] = ()
 
 
 NOTHING = Around()
@@ -65,7 +68,11 @@ def gate(queued: Queued, stands: Standing | None, date: Callable[[float], str], 
     if queued.state == "scheduled":
         change = f"smtpplus queue reschedule --id {queued.name} --at TIME"
         return Gate(queued.address, "scheduled", f"scheduled for {date(queued.due)}", f"it goes then{then}", queued.due, change)
-    if queued.state == "trying":
+    if queued.state == "trying" and queued.address in around.cut_off:
+        text = f"attempt {queued.attempts} was cut off when the daemon ended"
+        change = f"smtpplus queue retry --id {queued.name}"
+        return Gate(queued.address, "retry", text, f"it is tried again at {date(queued.due)}{then}", queued.due, change)
+    if queued.state == "trying" or (queued.state == "deferred" and queued.address in around.under_way):
         return _trying(queued, stands, date, around)
     if queued.state == "deferred":
         text = f"waits for attempt {queued.attempts + 1} after: {queued.reply}"

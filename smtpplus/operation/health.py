@@ -46,6 +46,16 @@ def running(connection: Connection) -> int:
     return found[0].process if found is not None and standing.alive(found[0].process) else 0
 
 
+def started_at(process: int) -> float:
+    """When a process of this machine began, seconds since the epoch; 0.0 where that cannot be told. See proc(5)."""
+    try:
+        ticks = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
+        up = float(Path("/proc/uptime").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return time.time() - up + ticks / os.sysconf("SC_CLK_TCK")
+
+
 def daemon(connection: Connection) -> Iterator[Finding]:
     """Whether the daemon runs."""
     process = running(connection)

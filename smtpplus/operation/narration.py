@@ -141,6 +141,17 @@ def stopped_until(told: Sequence[Event], max_pause: float) -> dict[str, float]:
     return {place: at + max(0.0, max_pause - before.get(place, 0.0)) for place, at in since.items()}
 
 
+def under_way(told: Sequence[Event], since: float) -> set[str]:
+    """The recipients of attempts that began after `since`, and whose end nobody stated."""
+    found: set[str] = set()
+    for event in told:
+        if isinstance(event, events.Started) and event.at >= since:
+            found.update(event.recipients)
+        elif isinstance(event, (*_OUTCOMES, events.Cancelled)):
+            found.discard(event.recipient)
+    return found
+
+
 _OUTCOMES = (events.Delivered, events.Deferred, events.Failed)
 
 

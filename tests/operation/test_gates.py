@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import Any
 
 import pytest
 
 from smtpplus import events
 from smtpplus.operation.gates import Around, gate
-from smtpplus.operation.narration import Pause, pauses, stopped_until
+from smtpplus.operation.health import started_at
+from smtpplus.operation.narration import Pause, pauses, stopped_until, under_way
 from smtpplus.queue.rates import OverRate
 from smtpplus.queue.rules import Rule
 from smtpplus.queue.selection import Queued
@@ -123,6 +126,22 @@ def test_one_urgent_message_is_named_with_its_command() -> None:
     assert found.following.endswith("in 20 s at the latest")
     assert "by urgent message U1" in found.text
     assert found.command == "smtpplus queue pause --id U1"
+
+
+def test_attempts_under_way_and_cut_off() -> None:
+    """D3: what is tried anew right now does not wait for its next attempt, and what a crash cut off is not under way."""
+    anew = queued(state="deferred", due=90.0, attempts=2, reply="451 no")
+    assert gate(anew, IDLE, str, Around(under_way={"y@b.com"})).gate == "under-way"
+    cut = gate(queued(state="trying", due=90.0, attempts=1), IDLE, str, Around(cut_off={"y@b.com"}))
+    assert (cut.gate, cut.at, "cut off" in cut.text, "queue retry" in cut.command) == ("retry", 90.0, True, True)
+    told: list[events.Event] = [
+        events.Started(10.0, "x", "b.com", ("old@b.com",), 1, 3),
+        events.Started(20.0, "x", "b.com", ("y@b.com", "z@b.com"), 2, 3),
+        events.Deferred(21.0, "x", "z@b.com", "b.com", "", "451", "peer_deferred", 2, 90.0),
+    ]
+    assert under_way(told, 15.0) == {"y@b.com"}
+    assert time.time() - 3600 < started_at(os.getpid()) <= time.time() + 1
+    assert started_at(-1) == 0.0
 
 
 def test_stops_are_added_up() -> None:
