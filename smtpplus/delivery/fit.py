@@ -1,10 +1,13 @@
 """Whether a message fits a peer: its size, its 8-bit octets, its UTF-8 addresses, what the sender insists on, against what the peer offers.
 
 Clients declare 8BITMIME and SMTPUTF8 for messages that need neither. So where the peer lacks what the envelope declares, the content is
-looked at before it is sent back: plain ASCII goes anywhere.
+looked at before it is sent back: plain ASCII goes anywhere. Of a message that needs nothing itself only those recipients are refused
+whose own addresses do.
 """
 
 from __future__ import annotations
+
+from typing import Sequence
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -13,7 +16,7 @@ from smtpplus.delivery.dialogue import Dialogue
 from smtpplus.delivery.fault import Fault
 from smtpplus.mail import reasons
 from smtpplus.mail.disposition import Request
-from smtpplus.mail.envelope import Content
+from smtpplus.mail.envelope import Content, Envelope, Recipient
 
 
 class Fit(msgspec.Struct, frozen=True):
@@ -48,6 +51,16 @@ def fit(request: Request, dialogue: Dialogue, now: float) -> Fit | Fault:
     if eight and "8BITMIME" not in dialogue.extensions:
         return Fit(utf8=utf8, doubt=Fault(reasons.PEER_LACKS_8BITMIME))
     return Fit(eight, utf8)
+
+
+def beyond(recipients: Sequence[Recipient], envelope: Envelope, dialogue: Dialogue) -> list[Fault | None]:
+    """The fault of each recipient whose address the peer cannot have although it can have others'; [] if all are alike."""
+    if "SMTPUTF8" in dialogue.extensions or not envelope.sender.isascii():
+        return []
+    plain = [recipient.address.isascii() for recipient in recipients]
+    if all(plain) or not any(plain):
+        return []
+    return [None if each else Fault(reasons.PEER_LACKS_SMTPUTF8) for each in plain]
 
 
 def _returns(left: float, offered: str | None) -> bool:

@@ -19,7 +19,7 @@ from twisted.logger import Logger
 
 from smtpplus.delivery.dialogue import Dialogue, is_too_many
 from smtpplus.delivery.fault import Fault, answered
-from smtpplus.delivery.fit import Fit, all_ascii, fit
+from smtpplus.delivery.fit import Fit, all_ascii, beyond, fit
 from smtpplus.delivery.outflow import Chunked, Dotted, Outflow
 from smtpplus.delivery.proposal import propose
 from smtpplus.delivery.terms import Proposal
@@ -143,18 +143,22 @@ class Transaction:
     # --- before the first command -------------------------------------------------------------------------------------------------
 
     def _approach(self, transfer: Transfer) -> None:
-        verdict = fit(transfer.request, self._link.dialogue, self._now())
+        dialogue = self._link.dialogue
+        unfit = beyond([transfer.request.recipients[number] for number in transfer.left], transfer.request.envelope, dialogue)
+        if unfit:
+            transfer.record(self._link.peer, unfit, NOTHING)
+        request = _part(transfer, dialogue)
+        verdict = fit(request, dialogue, self._now())
         if isinstance(verdict, Fault):
             self._clock.callLater(0, self._misfit, transfer, verdict)  # not now: `done` would be called within `deliver`
         elif verdict.doubt:
             self._link.allow(math.inf)
-            self._clock.callLater(0, self._examine, transfer, verdict)
+            self._clock.callLater(0, self._examine, transfer, request, verdict)
         else:
-            self._propose(transfer, verdict)
+            self._propose(request, verdict)
 
-    def _propose(self, transfer: Transfer, verdict: Fit) -> None:
+    def _propose(self, request: Request, verdict: Fit) -> None:
         dialogue = self._link.dialogue
-        request = _part(transfer, dialogue)
         proposal = self.proposal = propose(request, dialogue.extensions, verdict, self._now())
         dialogue.begin(proposal)
         self._link.flush()
@@ -164,17 +168,17 @@ class Transaction:
         if self.transfer is transfer:
             self._link.misfit(transfer, fault)
 
-    def _examine(self, transfer: Transfer, verdict: Fit) -> None:
+    def _examine(self, transfer: Transfer, request: Request, verdict: Fit) -> None:
         """Read the content, as the peer lacks what the envelope says it needs."""
         looking = Deferred.fromCoroutine(all_ascii(transfer.request.content))
-        looking.addCallback(lambda clean: self._examined(transfer, verdict, clean))
+        looking.addCallback(lambda clean: self._examined(transfer, request, verdict, clean))
         looking.addErrback(lambda failure: self._link.cut(Fault(reasons.UNEXPECTED, str(failure.value))))
 
-    def _examined(self, transfer: Transfer, verdict: Fit, clean: bool | None) -> None:
+    def _examined(self, transfer: Transfer, request: Request, verdict: Fit, clean: bool | None) -> None:
         if self.transfer is not transfer:
             return
         if clean:
-            self._propose(transfer, verdict)
+            self._propose(request, verdict)
         else:
             self._misfit(transfer, Fault(reasons.CONTENT_LOST) if clean is None else verdict.doubt)
 

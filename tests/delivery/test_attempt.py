@@ -228,6 +228,26 @@ class VerdictTests(DeliveryCase):
         ]
         assert b"BODY" not in peer.lines[0].received
 
+    async def test_a_recipient_the_peer_cannot_have_fails_alone(self) -> None:
+        """Without SMTPUTF8 an address that is not ASCII is refused, and those beside it are not, if the content allows."""
+
+        def script(line: Line) -> None:
+            line.greet("250-plain.example\r\n250 PIPELINING\r\n")
+            line.message("250 ok", "250 ok", "550 no")
+            line.gone()
+
+        eight = WholeContent(b"Subject: \xc3\xa9\r\n\r\n")
+        with Peer(script) as peer:
+            delivery = self.make(("*", peer.via))
+            addresses = ("\u00e9@x", "ann@x", "\u00fc@x", "bob@x")
+            lacks, sent, refused = (553, "peer_lacks_smtputf8"), (250, "delivered"), (550, "peer_refused")
+            for content, verdicts in ((eight, [lacks] * 4), (WholeContent(SMALL), [lacks, sent, lacks, refused])):
+                found = await self.send(delivery, request(peer.via, *addresses, content=content, smtputf8=True))
+                assert said(found) == [(address, *verdict) for address, verdict in zip(addresses, verdicts, strict=True)]
+            await delivery.stop()
+        [line] = peer.lines
+        assert line.received.count(b"RCPT TO") == 2
+
     async def test_an_address_with_a_line_end_never_reaches_the_wire(self) -> None:
         """A command cannot be smuggled in an address: the attempt is deferred as a fault of ours, and nothing of it is sent."""
 
