@@ -173,7 +173,8 @@ def disk(configuration: Configuration) -> Iterator[Finding]:
     free, whole = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
     good = free > 1024**3 and free > whole / 10
     text = f"{free / 1024**3:.1f} GiB of {whole / 1024**3:.1f} GiB are free under {configuration.state_directory}"
-    yield Finding("disk", good, text, "" if good else "free some space, or move state_directory: below [queue] minimum_free mail is refused")
+    remedy = "free some space, or move state_directory: below [queue] minimum_free mail is refused"
+    yield Finding("disk", good, text, "" if good else remedy)
 
 
 def clock() -> Iterator[Finding]:
