@@ -75,7 +75,11 @@ def _named(operation: Operation, connection: Connection, what: str, now: float) 
     try:
         number = parse_queue_id(text)
     except ValueError:
-        return [_message(operation, connection, life, now) for life in record.by_message_id(connection, text)]
+        lives = record.by_message_id(connection, text)
+        ours, at, host = text.strip("<>").partition("@")
+        if not lives and at and host == operation.configuration.hostname:  # the Message-ID of a notification is made of its queue ID
+            return _named(operation, connection, ours, now)
+        return [_message(operation, connection, life, now) for life in lives]
     refusal = record.refusal(connection, number)
     if refusal is not None:
         return [_refusal(refusal)]

@@ -99,6 +99,7 @@ def test_without_history_nothing_is_written(tmp_path: Path) -> None:
         told = explained(daemon, waiting, lambda told: told["waiting"] and told["waiting"][0]["gate"] == "retry")
         assert told["decisions"] == []
         assert len(told["waiting"]) == 7
+        assert explained(daemon, f"<{waiting}@relay.example.com>", lambda _: True)["id"] == waiting
         shown = run(daemon, "explain", waiting).stdout
         assert shown.count("Now: ") == 1
         assert "4@example.net and 2 more: waits for attempt 2" in shown
