@@ -50,6 +50,7 @@ class Attempts:
         preemption: Preemption,
         settlement: Settlement,
         schedule: Sequence[float],
+        crowd: int,
         wake: Callable[[], None],
         rest: Callable[[], None],
         clock: IReactorTime,
@@ -64,6 +65,7 @@ class Attempts:
         self._preemption = preemption
         self._settlement = settlement
         self._schedule = schedule
+        self._crowd = crowd  # entries with a slot from which on the house is crowded; see Ready.crowd
         self._wake = wake
         self._rest = rest
         self._clock = clock
@@ -76,6 +78,7 @@ class Attempts:
     def take(self) -> None:
         """An entry has a slot."""
         self.active += 1
+        self._ready.crowd(self.active >= self._crowd)
 
     def record(self, batch: list[Entry]) -> None:
         """Begin an attempt of each, once that is recorded. Each has its slot."""
@@ -162,6 +165,7 @@ class Attempts:
     def release(self, entry: Entry) -> None:
         """The slot of `entry` is free."""
         self.active -= 1
+        self._ready.crowd(self.active >= self._crowd)
         self._preemption.withdraw(entry)
         self._ready.release(entry)
         self._wake()

@@ -47,6 +47,8 @@ class Ready:
         self._count = 0  # entries that wait
         self._warm: list[str] = []  # destinations whose attempts have ended lately, the last one last
         self._chosen: Destination | None = None  # what `best` found there
+        self._crowded = False  # the last slots are for destinations that have none
+        self._passed: dict[str, None] = {}  # destinations that were not listed for that
         self.held: frozenset[str] = frozenset()  # destinations at which a rule lets nothing start
         self._virtual: dict[int, float] = {}  # rank → virtual time
         self._finish: dict[tuple[int, str], float] = {}  # (rank, user) → finish time of the user's last entry
@@ -108,18 +110,38 @@ class Ready:
         """Put `destination` in the outer heap if it can take its best entry now; call it whenever that may have become so."""
         key = destination.top()
         if key is not None:
-            if destination.listed != key and destination.takes():
+            if destination.listed != key and self._takes(destination):
                 destination.listed = key
                 heapq.heappush(self._heap, (key, destination.name))
         elif not destination.running and destination.idle():
             self._destinations.pop(destination.name, None)
+
+    def crowd(self, crowded: bool) -> None:
+        """Whether from now on slots are only for urgent mail and destinations that have none, so that a few slow ones do not take all."""
+        if crowded is self._crowded:
+            return
+        self._crowded = crowded
+        if not crowded:
+            passed, self._passed = self._passed, {}
+            for name in passed:
+                if name in self._destinations:
+                    self.offer(self._destinations[name])
+
+    def _takes(self, destination: Destination) -> bool:
+        """Whether its best entry may start."""
+        if not destination.takes():
+            return False
+        if self._crowded and destination.running and destination.waiting[0][1].level not in self._preempting:
+            self._passed[destination.name] = None
+            return False
+        return True
 
     def best(self) -> Entry | None:
         """The entry that goes next, left where it is; None if none can go."""
         while self._heap:
             key, name = self._heap[0]
             destination = self._destinations.get(name)
-            if destination is not None and destination.listed == key and destination.top() == key and destination.takes():
+            if destination is not None and destination.listed == key and destination.top() == key and self._takes(destination):
                 entry = destination.waiting[0][1]
                 self._chosen = self._warm_one(key[0], entry.user) if self._warm else None
                 return entry if self._chosen is None else self._chosen.waiting[0][1]
@@ -134,7 +156,7 @@ class Ready:
         of that user, so that a connection that is open is used again. STREAK bounds how often in a row."""
         while self._warm:
             destination = self._destinations.get(self._warm[-1])
-            if destination is not None and destination.streak < STREAK and destination.top() is not None and destination.takes():
+            if destination is not None and destination.streak < STREAK and destination.top() is not None and self._takes(destination):
                 key, entry = destination.waiting[0]
                 if key[0] == rank and entry.user == user:
                     return destination

@@ -32,6 +32,7 @@ from smtpplus.queue.throttle import Throttle
 from smtpplus.queue.window import Window
 from smtpplus.storage.database import Database
 
+SPARE = 10  # one slot of so many is for destinations that have none
 REST = 5.0  # seconds for which nothing starts when the database takes no record of it
 LOOK = 0.25  # seconds: the clock on the wall is looked at this often, as it may be set
 
@@ -77,6 +78,7 @@ class Scheduler:
             preemption=preemption,
             settlement=settlement,
             schedule=schedule,
+            crowd=connections - reserved - connections // SPARE,
             wake=self._wake,
             rest=self._rest,
             clock=clock,

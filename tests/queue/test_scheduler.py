@@ -153,6 +153,26 @@ class SchedulerTests(QueueCase):
         self.assertFalse(held[1].stopped)
 
     @inlineCallbacks
+    def test_slow_destinations_do_not_take_every_slot(self) -> Any:
+        """C3: when nine of ten slots are taken the others are for destinations that have none, one each, and for urgent mail; once there
+        is room again the others go on."""
+        for number in range(1, 121):
+            last = self.queue.spool.accept(envelope(number, 3, "app", f"b@slow{number % 6}.net", at=self.wall), CONTENT)
+        yield last
+        yield self.begun(86)
+        for number, to in ((200, "b@one.net"), (201, "c@one.net"), (202, "b@two.net")):
+            yield self.accept(envelope(number, 3, "other", to, at=self.wall))
+        yield self.begun(88)
+        yield self.turn()
+        yield self.accept(envelope(203, 1, "other", "b@slow1.net", at=self.wall))
+        yield self.begun(89)
+        self.assertEqual(sorted(self.agent.begun()[86:]), [200, 202, 203])
+        for transfer in list(self.agent.transfers):
+            transfer.end(OK)
+        yield self.begun(124)
+        self.assertEqual(len(set(self.agent.begun())), 124)
+
+    @inlineCallbacks
     def test_urgent_mail_at_the_end_stops_nobody(self) -> Any:
         """A27: once the daemon is ending nothing new begins, so nothing is stopped for it: what runs may come to its end."""
         yield self.accept(envelope(1, at=self.wall))
