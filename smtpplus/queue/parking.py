@@ -14,15 +14,18 @@ from collections import deque
 from collections.abc import Collection, Sequence, Set
 from math import ceil
 
+Window = tuple[str, int]  # destination and level
+
 
 class Line:
     """Ids in order of arrival: an array with a read position. Appending and taking cost O(1)."""
 
-    __slots__ = ("_ids", "_taken")
+    __slots__ = ("_ids", "_taken", "turn")
 
     def __init__(self) -> None:
         self._ids = array("q")
         self._taken = 0
+        self.turn = False  # whether its user stands among those whose turn comes
 
     def __len__(self) -> int:
         return len(self._ids) - self._taken
@@ -56,94 +59,95 @@ class Line:
 class Lines:
     """The ids of one destination and level: one line per user, taken in turn. The lines of users in `shut` are not taken from."""
 
-    __slots__ = ("_shut", "_turns", "_users", "count")
+    __slots__ = ("_shut", "_turns", "count", "users")
 
     def __init__(self, shut: Collection[str]) -> None:
         self._shut = shut
-        self._users: dict[str, Line] = {}
-        self._turns: deque[str] = deque()
+        self._turns: deque[str] = deque()  # of users who have a line; one who was shut stays until the turn comes
+        self.users: dict[str, Line] = {}
         self.count = 0  # of those that may be taken
 
     def line(self, user: str, added: int) -> Line:
         """The line of a user to which `added` ids are going to be added."""
-        line = self._users.get(user)
+        line = self.users.get(user)
         if line is None:
-            line = self._users[user] = Line()
-            if user not in self._shut:
-                self._turns.append(user)
+            line = self.users[user] = Line()
         if user not in self._shut:
             self.count += added
+            self._line_up(user, line)
         return line
 
-    def take(self) -> int:
-        """The next id of the user whose turn it is. There must be one."""
-        user = self._turns.popleft()
-        line = self._users[user]
-        number = line.take()
-        self.count -= 1
-        if len(line):
+    def _line_up(self, user: str, line: Line) -> None:
+        if not line.turn:
+            line.turn = True
             self._turns.append(user)
-        else:
-            del self._users[user]
-        return number
 
-    def close(self, users: Set[str]) -> int:
-        """Take nothing more of `users`, who were just shut; how many ids of theirs wait there."""
-        found = self._users.keys() & users
-        if found:
-            self._turns = deque(user for user in self._turns if user not in found)
-        moved = sum(len(self._users[user]) for user in found)
-        self.count -= moved
-        return moved
+    def take(self, most: int) -> tuple[list[int], list[str]]:
+        """Up to `most` ids, the users in turn; and the users who have nothing left."""
+        taken: list[int] = []
+        ended: list[str] = []
+        for _ in range(min(most, self.count)):
+            while (user := self._turns.popleft()) in self._shut:
+                self.users[user].turn = False
+            line = self.users[user]
+            taken.append(line.take())
+            if len(line):
+                self._turns.append(user)
+            else:
+                del self.users[user]
+                ended.append(user)
+        self.count -= len(taken)
+        return taken, ended
 
-    def open(self, users: Set[str]) -> int:
-        """Give `users`, who are not shut any more, turns again, those first whose mail is the oldest; how many ids of theirs wait there."""
-        found = sorted(self._users.keys() & users, key=lambda user: self._users[user].first)
-        self._turns.extend(found)
-        moved = sum(len(self._users[user]) for user in found)
-        self.count += moved
-        return moved
+    def close(self, user: str) -> int:
+        """Take nothing more of `user`, who has a line and was just shut; how many ids wait there."""
+        self.count -= len(self.users[user])
+        return len(self.users[user])
 
-    def oldest(self, users: Set[str]) -> int | None:
-        """The oldest id of `users`."""
-        return min((self._users[user].first for user in self._users.keys() & users), default=None)
+    def open(self, user: str) -> int:
+        """Give `user`, who has a line and is not shut any more, turns again; how many ids wait there."""
+        line = self.users[user]
+        self.count += len(line)
+        self._line_up(user, line)
+        return len(line)
 
     def total(self) -> int:
         """How many ids wait, those of shut users included."""
-        return sum(len(line) for line in self._users.values())
+        return sum(len(line) for line in self.users.values())
 
 
 class Parking:
     """Ids by destination and level."""
 
     def __init__(self) -> None:
-        self._lines: dict[tuple[str, int], Lines] = {}
+        self._lines: dict[Window, Lines] = {}
+        self._where: dict[str, set[Window]] | None = None  # where each user has a line; not kept before the first is shut
         self.shut: set[str] = set()  # users from whom nothing is taken
         self.count = 0  # of those that may be taken
         self.held = 0  # of those of shut users
 
     def park(self, destination: str, level: int, user: str, number: int) -> int:
         """Let `number` wait behind those of its user. Returns how many may be taken there now."""
-        lines = self._lines.get((destination, level))
-        if lines is None:
-            lines = self._lines[destination, level] = Lines(self.shut)
-        if user in self.shut:
-            self.held += 1
-        else:
-            self.count += 1
+        lines = self._lines_at((destination, level), user, 1)
         lines.line(user, 1).append(number)
         return lines.count
 
     def put_back(self, destination: str, level: int, user: str, numbers: Sequence[int]) -> None:
         """Let `numbers`, which were taken in this order, wait in front of the others of their user."""
-        lines = self._lines.get((destination, level))
+        self._lines_at((destination, level), user, len(numbers)).line(user, len(numbers)).prepend(numbers)
+
+    def _lines_at(self, window: Window, user: str, added: int) -> Lines:
+        """The lines there, to which so many ids of `user` are going to be added."""
+        lines = self._lines.get(window)
         if lines is None:
-            lines = self._lines[destination, level] = Lines(self.shut)
+            lines = self._lines[window] = Lines(self.shut)
         if user in self.shut:
-            self.held += len(numbers)
+            self.held += added
         else:
-            self.count += len(numbers)
-        lines.line(user, len(numbers)).prepend(numbers)
+            self.count += added
+        if self._where is not None and user not in lines.users:
+            self._where.setdefault(user, set()).add(window)
+        return lines
 
     def waiting(self, destination: str, level: int) -> int:
         """How many may be taken there."""
@@ -152,35 +156,51 @@ class Parking:
 
     def take(self, destination: str, level: int, most: int) -> list[int]:
         """Up to `most` ids, the users in turn."""
-        lines = self._lines.get((destination, level))
+        window = (destination, level)
+        lines = self._lines.get(window)
         if lines is None:
             return []
-        taken = [lines.take() for _ in range(min(most, lines.count))]
-        if not lines.count and not lines.total():
-            del self._lines[destination, level]
+        taken, ended = lines.take(most)
+        if self._where is not None:
+            for user in ended:
+                self._where[user].discard(window)
+                if not self._where[user]:
+                    del self._where[user]
+        if not lines.users:
+            del self._lines[window]
         self.count -= len(taken)
         return taken
 
     def close(self, users: Set[str]) -> None:
-        """Take nothing of `users`, who are not shut, until `open`. One look at every destination."""
-        if users:
-            self.shut.update(users)
-            moved = sum(lines.close(users) for lines in self._lines.values())
-            self.count -= moved
-            self.held += moved
+        """Take nothing of `users`, who are not shut, until `open`. Costs as much as they have lines."""
+        moved = sum(self._lines[window].close(user) for user in users for window in self._windows_of(user))
+        self.shut.update(users)
+        self.count -= moved
+        self.held += moved
 
     def open(self, users: Set[str]) -> None:
-        """What `users`, who are shut, have waiting may be taken again. One look at every destination."""
-        if users:
-            self.shut.difference_update(users)
-            moved = sum(lines.open(users) for lines in self._lines.values())
-            self.count += moved
-            self.held -= moved
+        """What `users`, who are shut, have waiting may be taken again. Costs as much as they have lines."""
+        self.shut.difference_update(users)
+        moved = sum(self._lines[window].open(user) for user in sorted(users) for window in self._windows_of(user))
+        self.count += moved
+        self.held -= moved
 
-    def lines_of(self, users: Set[str]) -> list[tuple[str, int]]:
+    def lines_of(self, users: Set[str]) -> list[Window]:
         """The destinations and levels where `users` have something waiting, the highest levels first, and of these the oldest mail."""
-        found = ((window[1], lines.oldest(users), window) for window, lines in self._lines.items())
-        return [window for _, _, window in sorted((level, oldest, window) for level, oldest, window in found if oldest is not None)]
+        oldest: dict[Window, int] = {}
+        for user in users:
+            for window in self._windows_of(user):
+                first = self._lines[window].users[user].first
+                oldest[window] = min(first, oldest.get(window, first))
+        return sorted(oldest, key=lambda window: (window[1], oldest[window]))
+
+    def _windows_of(self, user: str) -> Collection[Window]:
+        if self._where is None:
+            self._where = {}
+            for window, lines in self._lines.items():
+                for each in lines.users:
+                    self._where.setdefault(each, set()).add(window)
+        return self._where.get(user, ())
 
     def windows(self) -> list[tuple[str, int]]:
         """The destinations and levels where ids may be taken, the highest levels first."""

@@ -98,3 +98,48 @@ def test_nothing_is_early_and_nothing_is_forgotten(dues: list[float], most: int)
     assert sorted(taken) == list(range(len(dues)))
     assert calendar.next() is None
     assert calendar.count == 0
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("park"), st.sampled_from("abc"), st.sampled_from("de")),
+            st.tuples(st.just("take"), st.just(""), st.sampled_from("de")),
+            st.tuples(st.just("back"), st.just(""), st.sampled_from("de")),
+            st.tuples(st.sampled_from(("close", "open")), st.sampled_from("abc"), st.just("")),
+        ),
+        max_size=80,
+    )
+)
+def test_users_come_and_go(steps: list[tuple[str, str, str]]) -> None:
+    """C7, A25: whatever is parked, taken, put back, shut and opened: nothing is lost or doubled, nothing of shut users is taken, the
+    ids of each user keep their order, and the counts are true."""
+    parking, waits, taken = Parking(), dict[tuple[str, str], list[int]](), dict[int, tuple[str, str]]()
+    shut: set[str] = set()
+    for number, (what, user, place) in enumerate(steps):
+        if what == "park":
+            parking.park(place, 3, user, number)
+            waits.setdefault((user, place), []).append(number)
+        elif what == "take":
+            for one in parking.take(place, 3, 3):
+                (owner,) = [key for key, line in waits.items() if one in line]
+                assert owner[0] not in shut
+                assert waits[owner].pop(0) == one
+                taken[one] = owner
+        elif what == "back":
+            for owner in {owner for owner in taken.values() if owner[1] == place}:
+                back = sorted(each for each, its in taken.items() if its == owner)
+                parking.put_back(place, 3, owner[0], back)
+                waits[owner] = back + waits.get(owner, [])
+                taken = {each: its for each, its in taken.items() if its != owner}
+        elif (what == "close") is (user not in shut):
+            shut ^= {user}
+            (parking.close if what == "close" else parking.open)({user})
+        assert parking.held == sum(len(line) for (user, _), line in waits.items() if user in shut)
+        assert parking.count == sum(len(line) for (user, _), line in waits.items() if user not in shut)
+        for each in "de":
+            assert parking.waiting(each, 3) == sum(len(line) for key, line in waits.items() if key[1] == each and key[0] not in shut)
+        assert sorted(parking.lines_of({"a", "b", "c"})) == sorted({(place, 3) for (_, place), line in waits.items() if line})
+    parking.open(shut)
+    assert sorted(parking.take("d", 3, 99) + parking.take("e", 3, 99)) == sorted(each for line in waits.values() for each in line)
+    assert (parking.count, parking.held, parking.depth()) == (0, 0, {})
