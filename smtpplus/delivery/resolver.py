@@ -17,22 +17,23 @@ import msgspec
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
 from twisted.names import dns
-from twisted.names.client import Resolver as NamesResolver
 from twisted.names.error import DNSNameError, DomainError
 from twisted.names.hosts import searchFileForAll
 from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath
 
 from smtpplus.delivery.fault import Fault
+from smtpplus.delivery.questions import Names
 from smtpplus.mail import reasons
+from smtpplus.mail.reply import printable
 
 PATIENCE = (2, 4, 8)  # seconds for each round over the servers
 LONGEST_TTL = 3600.0  # seconds an answer is remembered at most
 NEGATIVE_TTL = 60.0  # seconds "there is none" is remembered; RFC 2308 would allow more
 REMEMBERED = 10_000  # answers
-ALIASES = 8  # CNAMEs followed
+ALIASES = 16  # CNAMEs followed
 RECORDS = 20  # of an answer that are kept: those of the best preference. An answer over TCP may have thousands
 HOSTS = 10  # MX hosts of a domain that are considered; RFC 5321 §5.1 asks for two at least
 RESOLUTION_DELAY = 0.05  # seconds that AAAA may be behind A, RFC 8305 §3
@@ -80,28 +81,16 @@ def literal(text: str) -> str | None:
         return None
 
 
-class _Quiet:
-    """The reactor, for a resolver that would log the opening and closing of a port for every question."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-
-    def listenUDP(self, port: int, protocol: DatagramProtocol, **settings: Any) -> Any:
-        protocol.noisy = False
-        return self._reactor.listenUDP(port, protocol, **settings)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
-
-
 class Resolver:
     """Asks `servers`; without any, those of /etc/resolv.conf, and then /etc/hosts comes first for hosts."""
+
+    _log = Logger()
 
     def __init__(
         self, *, reactor: IReactorTime, servers: Sequence[tuple[str, int]], random: random.Random, patience: Sequence[int] = PATIENCE
     ) -> None:
         system = None if servers else "/etc/resolv.conf"
-        self._names = NamesResolver(resolv=system, servers=list(servers), timeout=tuple(patience), reactor=_Quiet(reactor))
+        self._names = Names(resolv=system, servers=servers, timeout=tuple(patience), reactor=reactor)
         self._hosts = FilePath(b"/etc/hosts") if system else None
         self._clock = reactor
         self._random = random
@@ -109,12 +98,8 @@ class Resolver:
         self._asking: dict[tuple[str, int], list[Deferred[_Found | Fault]]] = {}
 
     def stop(self) -> None:
-        """Watch the system's settings no longer, and leave the servers that were asked over TCP, as an answer was too long for UDP."""
-        call = getattr(self._names, "_parseCall", None)  # Twisted's Resolver has no way to stop
-        if call is not None and call.active():
-            call.cancel()
-        for connection in self._names.connections:
-            connection.transport.loseConnection()
+        """Leave the servers that are asked."""
+        self._names.stop()
 
     def mail_hosts(self, domain: str) -> Deferred[Targets | Fault]:
         """Where mail for `domain` (normalized, or an address literal) goes."""
@@ -216,9 +201,11 @@ class Resolver:
             waiting.append(answer)
             return await answer
         self._asking[key] = []
-        found: _Found | Fault = Fault(reasons.DNS_FAILED, "the question was cut short")
+        found: _Found | Fault = Fault(reasons.DNS_FAILED, "the question failed")
         try:
             found = await self._follow(name, kind)
+        except Exception:  # of this question alone: others for the same mail may be answered
+            self._log.failure("asking about {name} failed", name=name)
         finally:
             for each in self._asking.pop(key):
                 each.callback(found)
@@ -228,20 +215,25 @@ class Resolver:
         """Ask, and ask again for the name behind a CNAME that the server did not follow."""
         ttl = LONGEST_TTL
         asked = name
-        for _ in range(ALIASES):
+        passed = {name}
+        while True:
             try:
                 records = await self._query(asked, kind)
             except DNSNameError:
                 return self._remember(name, kind, NEGATIVE_TTL, _Found(False, ()))
-            except (DomainError, DeferredTimeout, OSError) as error:
-                return Fault(reasons.DNS_FAILED, "it takes too long" if isinstance(error, DeferredTimeout) else type(error).__name__)
+            except DeferredTimeout:
+                return Fault(reasons.DNS_FAILED, "it takes too long")
+            except DomainError as error:
+                return Fault(reasons.DNS_FAILED, type(error).__name__)
+            except OSError as error:
+                return Fault(reasons.DNS_FAILED, str(error))
             target = asked
-            for _ in range(ALIASES):
-                alias = next((r for r in records if r.type == dns.CNAME and _text(r.name) == target), None)
-                if alias is None:
-                    break
+            while alias := next((r for r in records if r.type == dns.CNAME and _text(r.name) == target), None):
                 ttl = min(ttl, float(alias.ttl))
                 target = _text(cast(Any, alias.payload).name)
+                if target in passed or len(passed) > ALIASES:
+                    return Fault(reasons.DNS_FAILED, "its CNAME records go in a circle, or too far")
+                passed.add(target)
             values = [(r.ttl, _value(r)) for r in records if r.type == kind and _text(r.name) == target]
             if values:
                 ttl = min(ttl, *(float(each) for each, _ in values))
@@ -253,7 +245,6 @@ class Resolver:
             if target == asked:
                 return self._remember(name, kind, NEGATIVE_TTL, _Found(True, ()))
             asked = target
-        return Fault(reasons.DNS_FAILED, "its CNAME records go in a circle")
 
     def _query(self, name: str, kind: int) -> Deferred[list[dns.RRHeader]]:
         """The answer section."""
@@ -283,7 +274,8 @@ def _worst(faults: list[Fault]) -> Fault:
 
 
 def _text(name: dns.Name) -> str:
-    return name.name.decode("ascii", "backslashreplace").rstrip(".").lower()
+    """The name as text. A label may hold any octet: what is not printable must reach neither reply, log nor terminal."""
+    return printable(name.name.decode("ascii", "backslashreplace")).rstrip(".").lower()
 
 
 def _value(record: dns.RRHeader) -> tuple[int, str]:

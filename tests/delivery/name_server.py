@@ -59,9 +59,10 @@ class Factory(DNSServerFactory):
     """Cuts answers over UDP to none if they are long (RFC 1035 §4.2.1)."""
 
     noisy = False
+    short = False  # over TCP as well
 
     def sendReply(self, protocol: Any, message: Any, address: Any) -> None:
-        if address is not None and len(message.answers) > MANY:
+        if (address is not None or self.short) and len(message.answers) > MANY:
             message.answers, message.trunc = [], True
         super().sendReply(protocol, message, address)
 
@@ -71,18 +72,18 @@ class NameServer:
 
     def __init__(self, reactor: Any, records: dict[str, list[Any]], broken: tuple[str, ...] = ()) -> None:
         self.zone = Zone(records, broken)
-        factory = Factory(authorities=[self.zone])
+        factory = self.factory = Factory(authorities=[self.zone])
         protocol = dns.DNSDatagramProtocol(factory, reactor=reactor)
         tcp = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.port = int(tcp.getHost().port)
-        self._listening = [tcp, reactor.listenUDP(self.port, protocol, interface="127.0.0.1")]
+        self.listening = [tcp, reactor.listenUDP(self.port, protocol, interface="127.0.0.1")]
 
     @property
     def address(self) -> tuple[str, int]:
         return ("127.0.0.1", self.port)
 
     def stop(self) -> Any:
-        return gatherResults([each.stopListening() for each in self._listening])
+        return gatherResults([each.stopListening() for each in self.listening])
 
 
 def mx(preference: int, host: str, ttl: int = 300) -> Any:
