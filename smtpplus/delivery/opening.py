@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Collection
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
@@ -313,7 +314,16 @@ def _is_final(fault: Fault) -> bool:
 
 
 def is_own(address: str, port: int, own: Collection[tuple[str, int]]) -> bool:
-    """Whether we listen there: on that very address, or on all of them and the address is this machine's."""
+    """Whether we listen there: on that very address, or on all of them and the address is this machine's.
+
+    What is connected to counts, not how it is written: an IPv4 address may be mapped into IPv6, and to connect to the
+    unspecified address is to connect to this machine.
+    """
+    place = ip_address(address)
+    place = getattr(place, "ipv4_mapped", None) or place
+    if place.is_unspecified:
+        place = ip_address("127.0.0.1" if place.version == 4 else "::1")
+    address = str(place)
     if (address, port) in own:
         return True
     if not any(host in _WILDCARDS and number == port for host, number in own):

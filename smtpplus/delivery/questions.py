@@ -60,13 +60,14 @@ class Names(NamesResolver):
         return [*servers, *self.dynServers]
 
     async def _by_datagram(self, queries: Sequence[dns.Query]) -> dns.Message:
+        fault: Exception = Unasked("no name servers are known")
         for seconds in self._rounds:
             for address in self._known:
                 try:
                     return await _Datagram(self._reactor, address, queries).answer.addTimeout(seconds, self._reactor)
-                except DeferredTimeout:
-                    continue
-        raise DeferredTimeout
+                except (DeferredTimeout, OSError) as error:
+                    fault = error
+        raise fault
 
     async def _by_stream(self, queries: Sequence[dns.Query], seconds: float) -> dns.Message:
         cause = "no name servers are known"

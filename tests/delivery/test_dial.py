@@ -18,7 +18,7 @@ from smtpplus.config import Route
 from smtpplus.delivery import dial
 from smtpplus.delivery.opening import is_own
 from smtpplus.mail.disposition import Disposition
-from tests.delivery.name_server import NameServer, a, mx
+from tests.delivery.name_server import NameServer, a, aaaa, mx
 from tests.delivery.peer import EHLO, Line, Peer
 from tests.delivery.rig import SMALL, DeliveryCase, Pieces, cut, reactor, request, said
 
@@ -180,6 +180,8 @@ class MailExchangeTests(DeliveryCase):
                 "loop.example": [mx(10, "us.example"), mx(20, "backup.example")],
                 "backed.example": [mx(5, "main.example"), mx(10, "us.example")],
                 "us.example": [a("127.0.0.3")],
+                "nobody.example": [a("0.0.0.0")],
+                "mapped.example": [aaaa("::ffff:127.0.0.1")],
                 "backup.example": [a("127.0.0.1")],
                 "main.example": [a("127.0.0.1")],
             }
@@ -189,7 +191,11 @@ class MailExchangeTests(DeliveryCase):
             loop = said(await self.send(delivery, request("loop.example")))
             backed = said(await self.send(delivery, request("backed.example")))
             await delivery.stop()
-        assert (loop, backed) == ([("bob@b.example", 554, "self_loop")], DELIVERED)
+            delivery = self.make(("*", "mx"), dns=(server.address,), mx_port=peer.port, own={("127.0.0.1", peer.port)})
+            hidden = [said(await self.send(delivery, request(f"{name}.example"))) for name in ("nobody", "mapped")]
+            await delivery.stop()
+        self_loop = [("bob@b.example", 554, "self_loop")]
+        assert (loop, backed, hidden) == (self_loop, DELIVERED, [self_loop] * 2)
 
     async def test_idle_connections_make_room(self) -> None:
         """At the limit of connections the one that is idle longest ends before another destination's is opened."""
@@ -333,6 +339,14 @@ class EncryptionTests(DeliveryCase):
         ("192.0.2.1", 26, {("192.0.2.1", 25)}, False),
         ("127.0.0.1", 25, {("0.0.0.0", 25)}, True),
         ("::1", 25, {("::", 25)}, True),
+        ("0.0.0.0", 25, {("127.0.0.1", 25)}, True),
+        ("0.0.0.0", 26, {("127.0.0.1", 25)}, False),
+        ("::", 25, {("::1", 25)}, True),
+        ("::ffff:127.0.0.1", 25, {("127.0.0.1", 25)}, True),
+        ("::ffff:0.0.0.0", 25, {("127.0.0.1", 25)}, True),
+        ("::ffff:127.0.0.2", 25, {("0.0.0.0", 25)}, True),
+        ("::ffff:192.0.2.1", 25, {("192.0.2.1", 25)}, True),
+        ("::ffff:192.0.2.1", 25, {("0.0.0.0", 25)}, False),
         ("192.0.2.1", 25, {("0.0.0.0", 25), ("::", 25)}, False),  # not an address of this machine
     ],
 )

@@ -101,6 +101,13 @@ class QuestionsTests(TestCase):
         assert await self.reason(resolver, "b.example") == "b.example"
         assert self.flushLoggedErrors() == []
 
+    async def test_a_server_that_cannot_be_reached_is_passed_over(self) -> None:
+        """A server without a way to it costs no time: the next one is asked."""
+        server = self.served({"b.example": [a("192.0.2.1")]})
+        resolver = Resolver(reactor=reactor, servers=[("255.255.255.255", 53), server.address], random=random.Random(1), patience=(600,))
+        self.addCleanup(resolver.stop)
+        assert await self.reason(resolver, "b.example") == "b.example"
+
     async def test_so_many_at_once(self) -> None:
         """More questions than AT_ONCE wait for their turn, so that they do not take all descriptors."""
         self.patch(questions, "AT_ONCE", 3)
