@@ -60,17 +60,16 @@ class Reach:
 
     def retry(self, names: Collection[str]) -> None:
         """Try these destinations now, if they are closed."""
-        for destination in self._ready.destinations() if names else ():
-            if destination.closed and destination.name in names:
+        for destination in filter(None, map(self._ready.known, names)):
+            if destination.closed:
                 self._reopen(destination)
 
     def hold(self, names: frozenset[str]) -> None:
         """From now on nothing starts at these destinations, and things start again at those held before."""
         changed = self._ready.held ^ names
         self._ready.hold(names)
-        for destination in self._ready.destinations() if changed else ():
-            if destination.name in changed:
-                self.demand(destination)
+        for destination in filter(None, map(self._ready.known, changed)):
+            self.demand(destination)
 
     def demand_all(self) -> None:
         """What `stopped` says has changed."""

@@ -252,6 +252,10 @@ class Ready:
     def __len__(self) -> int:
         return self._count
 
+    def known(self, name: str) -> Destination | None:
+        """The destination's state, if it has one."""
+        return self._destinations.get(name)
+
     def destinations(self) -> list[Destination]:
         """Every destination that waits or runs."""
         return list(self._destinations.values())
