@@ -48,7 +48,7 @@ class Dialer:
         self.idle: dict[Connection, None] = {}  # in the order in which they became so
         self.openings: set[Opening] = set()
         self._behind: dict[str, float] = {}  # by name: until when a host is put behind others
-        self._sessions: dict[str, float] = {}  # by name: until when a host that had a session may refuse another
+        self._sessions: dict[str, float] = {}  # by name and port: until when a host that had a session may refuse another
         self._sweeping: IDelayedCall | None = None
         self._ended: list[Deferred[None]] = []  # those who wait for the end
         self.stopping = False
@@ -75,7 +75,7 @@ class Dialer:
 
     def put_behind(self, peer: str) -> None:
         """The host of `peer` ("host[address]:port") wants no mail now: others for the same mail are better for a while (RFC 5321 §5.1)."""
-        self._remember(self._behind, peer, BEHIND)
+        self._remember(self._behind, _host(peer), BEHIND)
 
     def is_behind(self, host: str) -> bool:
         """Whether the host was put behind others."""
@@ -83,17 +83,17 @@ class Dialer:
 
     def session_ended(self, peer: str) -> None:
         """A session with the host of `peer` was ready, and is over."""
-        self._remember(self._sessions, peer, LATELY)
+        self._remember(self._sessions, _service(peer), LATELY)
 
-    def had_session(self, host: str) -> bool:
-        """Whether the host had a session with us lately, or has one."""
-        lately = self._sessions.get(host, -math.inf) > float(self.reactor.seconds())
-        return lately or any(_host(each.peer) == host and each.is_open for each in self.live)
+    def had_session(self, peer: str) -> bool:
+        """Whether the host of `peer` had a session with us lately at the same port, or has one, whatever the address."""
+        service = _service(peer)
+        lately = self._sessions.get(service, -math.inf) > float(self.reactor.seconds())
+        return lately or any(each.is_open and _service(each.peer) == service for each in self.live)
 
-    def _remember(self, hosts: dict[str, float], peer: str, seconds: float) -> None:
+    def _remember(self, hosts: dict[str, float], host: str, seconds: float) -> None:
         if len(hosts) >= HOSTS:
             del hosts[next(iter(hosts))]
-        host = _host(peer)
         hosts.pop(host, None)
         hosts[host] = self.reactor.seconds() + seconds
 
@@ -143,3 +143,8 @@ class Dialer:
 def _host(peer: str) -> str:
     """Of "host[address]:port"; an address literal stays one."""
     return peer[: peer.rindex("[")]
+
+
+def _service(peer: str) -> str:
+    """The host and the port."""
+    return _host(peer) + peer[peer.rindex("]") + 1 :]

@@ -294,7 +294,7 @@ class Opening:
             passing = next((each for each in reversed(self._faults) if not _is_final(each[0])), None)
             if passing is not None:
                 fault, peer = passing
-            elif self._partial or self.dialer.had_session(last.host):
+            elif self._partial or self.dialer.had_session(last.peer(self._hop.port)):
                 fault = Fault(reasons.SESSION_REFUSED, str(fault.answer))
         self._peer = peer
         self._finish(fault)

@@ -272,3 +272,11 @@ class FullTests(DeliveryCase):
             await delivery.stop()
         assert [(each.reply.code, each.reason) for (each,) in found] == [(250, "delivered"), (451, "session_refused")]
         assert "refuses a session: 554 5.7.1 too many connections" in found[1][0].reply.text
+
+    async def test_another_server_of_the_same_machine_speaks_for_itself(self) -> None:
+        """A session with the server at one port says nothing of that at another: its 554 is a verdict."""
+        with self.one() as taking, Peer(lambda line: line.send("554 5.7.1 never\r\n")) as refusing:
+            delivery = self.make(("*", taking.via))
+            found = [said(await self.send(delivery, request(peer.via)))[0][1:] for peer in (taking, refusing)]
+            await delivery.stop()
+        assert found == [(250, "delivered"), (554, "peer_refused")]
