@@ -12,7 +12,8 @@ import re
 
 import msgspec
 
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\U0010ffff]+")
+# Controls, surrogates, and what turns the direction of a line or ends it in Unicode
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\u200d\u2010-\u2027\u202f-\u2065\u206a-\ud7ff\ue000-\U0010ffff]+")
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)")  # RFC 3463 §2, RFC 2034 §4
 PEER_LIMIT = 1_000  # characters of a peer's text that are kept: two lines of RFC 5321 §4.5.3.1.5, for each recipient
 ELLIPSIS = "..."
@@ -72,7 +73,7 @@ def _boundary(text: bytes, limit: int) -> int:
 
 
 def printable(text: str) -> str:
-    """`text` with every run of control characters, line ends and surrogates (octets that are no text) replaced by one blank."""
+    """`text` with every run of control characters, line ends, changes of direction and surrogates (octets that are no text) as one blank."""
     return _UNPRINTABLE.sub(" ", text)
 
 

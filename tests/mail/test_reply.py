@@ -40,6 +40,11 @@ def test_octets_that_are_no_text_become_blanks() -> None:
     assert Reply(550, "5.7.1", "caf\udce9").wire() == b"550 5.7.1 caf \r\n"
 
 
+def test_nothing_invisible_turns_or_ends_a_line() -> None:
+    """Unicode's own line ends and changes of direction are as little text as a control character; joiners are."""
+    assert printable("a\u2028b\u2029c\u202ed\u2066\u2069e\u200ff\u200dg\u00e9") == "a b c d e f\u200dg\u00e9"
+
+
 def test_each_line_has_the_codes() -> None:
     """RFC 5321 §4.2.1 and RFC 2034 §4: every line has the code, and the enhanced code."""
     assert Reply(550, "5.7.1", "no\nnever").wire() == b"550-5.7.1 no\r\n550 5.7.1 never\r\n"
