@@ -73,7 +73,7 @@ def _boundary(text: bytes, limit: int) -> int:
 
 
 def printable(text: str) -> str:
-    """`text` with every run of control characters, line ends, changes of direction and surrogates (octets that are no text) as one blank."""
+    """`text` with every run of controls, line ends, changes of direction and surrogates (octets that are no text) as one blank."""
     return _UNPRINTABLE.sub(" ", text)
 
 
