@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ BUSY = 10_000  # milliseconds to wait for another process's lock
 CHECKPOINT = 4_000  # pages of log before it is folded into the file
 PAGE = 8_192  # octets: a message of 4 KiB lies on one page with its envelope
 CACHE = 32_768  # KiB of page cache per connection
+_WAL = "journal_mode=WAL"
 MIGRATIONS = Path(__file__).parent / "migrations"
 HEAD = "0007"  # the newest migration; a test compares it with the scripts
 
@@ -45,14 +48,14 @@ def create_engine(url: str) -> sqlalchemy.Engine:
     def settle(connection: Any, _record: Any) -> None:
         for pragma in (
             f"page_size={PAGE}",
-            "journal_mode=WAL",
+            _WAL,
             "synchronous=FULL",
             "foreign_keys=ON",
             f"wal_autocheckpoint={CHECKPOINT}",
             f"cache_size=-{CACHE}",
             "journal_size_limit=67108864",
         ):
-            connection.execute(f"PRAGMA {pragma}").close()
+            _set(connection, pragma)
 
     @event.listens_for(engine, "begin")
     def begin(connection: sqlalchemy.Connection) -> None:
@@ -61,6 +64,19 @@ def create_engine(url: str) -> sqlalchemy.Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     return engine
+
+
+def _set(connection: Any, pragma: str) -> None:
+    """Who makes a new file a WAL file waits for nobody, whatever the timeout: of several who do so at once, all but one try again."""
+    patience = time.monotonic() + BUSY / 1000
+    while True:
+        try:
+            connection.execute(f"PRAGMA {pragma}").close()
+            return
+        except sqlite3.OperationalError:
+            if pragma != _WAL or time.monotonic() > patience:
+                raise
+            time.sleep(0.01)
 
 
 def database_file(url: str) -> Path | None:
