@@ -7,14 +7,15 @@ senders, and domains that share a smarthost with others. A message that meets tw
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable
 from itertools import compress
 
 from smtpplus.queue.entry import Entry
+from smtpplus.queue.parking import Line
 from smtpplus.queue.rows import domain_of
 from smtpplus.queue.rules import Facts, Kind, Rule, Rules
 
+Place = tuple[str, int, str]  # where an id waits when it is not held: destination, level and user
 ONE_BY_ONE: tuple[Kind, ...] = ("message", "list", "sender-domain")
 
 
@@ -30,7 +31,7 @@ class Aside:
 
     def __init__(self, destination: Callable[[str], str]) -> None:
         self._destination = destination
-        self._ids: dict[int, array[int]] = {}
+        self._lines: dict[int, dict[Place, Line]] = {}  # by rule
         self._domains: dict[str, Rule] = {}
         self.rules = Rules()
         self.closed: frozenset[str] = frozenset()  # destinations where nothing starts
@@ -39,8 +40,8 @@ class Aside:
         self.everything = False
         self.count = 0
 
-    def obey(self, rules: Rules) -> list[array[int]]:
-        """From now on these rules are in force. Returns the ids of which the rule is gone."""
+    def obey(self, rules: Rules) -> list[tuple[Place, Line]]:
+        """From now on these rules are in force. Returns the ids of which the rule is gone, by where they are to wait."""
         self.rules = rules
         named = rules.of("destination")
         self.closed = frozenset(value for value in named if ":" in value or self._destination(value) == value)
@@ -48,20 +49,25 @@ class Aside:
         self.levels = frozenset(map(int, rules.of("level")))
         self.users = frozenset(rules.of("user"))
         self.everything = bool(rules.of("everything"))
-        released = [self._ids.pop(number) for number in list(self._ids) if number not in rules.by_id]
-        self.count -= sum(map(len, released))
+        lifted = [number for number in self._lines if number not in rules.by_id]
+        released = [each for number in lifted for each in self._lines.pop(number).items()]
+        self.count -= sum(len(line) for _, line in released)
         return released
 
-    def keep(self, rule: Rule, number: int) -> None:
-        """`rule` holds message `number`."""
-        self._ids.setdefault(rule.id, array("q")).append(number)
-        self.count += 1
+    def keep(self, rule: Rule, place: Place, number: int) -> None:
+        """`rule` holds message `number`, which otherwise would wait at `place`."""
+        lines = self._lines.setdefault(rule.id, {})
+        line = lines.get(place)
+        if line is None:
+            line = lines[place] = Line()
+        self.count += line.add(number)
 
     def sift(self, entry: Entry) -> Entry | None:
         """What of `entry` may be lined up; the rest is kept aside."""
+        place, number = (entry.destination, entry.level, entry.user), entry.message.envelope.id
         rule = self.rules.find(facts_of(entry), ONE_BY_ONE)
         if rule is not None:
-            self.keep(rule, entry.message.envelope.id)
+            self.keep(rule, place, number)
             return None
         if not self._domains:
             return entry
@@ -70,7 +76,7 @@ class Aside:
         if not found:
             return entry
         for rule in found.values():
-            self.keep(rule, entry.message.envelope.id)
+            self.keep(rule, place, number)
         free = [rule is None for rule in held]
         if not any(free):
             return None

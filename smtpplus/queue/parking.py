@@ -1,24 +1,27 @@
 """What waits outside memory: eight octets for each message, while its row stays in the database.
 
-The queue in memory is a window. A destination has only so many entries loaded; of the others only the message ids are kept, by
-destination, level and user, in order of arrival, and of what is not yet due by the quarter of a second in which it will be. A million
-queued messages are some 10 MB of ids. Taking from a destination goes round its users, so that the window is as fair as the order it
-feeds; a user may be shut, and then nothing of that user's is taken. An id stands for the recipients of one message at one destination.
+The queue in memory is a window. A destination has only so many entries loaded; of the others only the message ids are kept: by
+destination, level and user in the order of acceptance (ids only grow), whenever and however often they come here, and of what is not
+yet due by the quarter of a second in which it will be. A million queued messages are some 10 MB of ids. Taking from a destination goes
+round its users, so that the window is as fair as the order it feeds; a user may be shut, and then nothing of that user's is taken. An
+id stands for the recipients of one message at one destination.
 """
 
 from __future__ import annotations
 
 import heapq
 from array import array
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Collection, Sequence, Set
 from math import ceil
+from operator import lt
 
 Window = tuple[str, int]  # destination and level
 
 
 class Line:
-    """Ids in order of arrival: an array with a read position. Appending and taking cost O(1)."""
+    """Ids in their order, each once: an array with a read position. Adding the largest and taking the smallest cost O(1)."""
 
     __slots__ = ("_ids", "_taken", "turn")
 
@@ -30,16 +33,34 @@ class Line:
     def __len__(self) -> int:
         return len(self._ids) - self._taken
 
-    def append(self, number: int) -> None:
-        self._ids.append(number)
+    @property
+    def ids(self) -> array[int]:
+        """All of them."""
+        return self._ids[self._taken :]
 
-    def prepend(self, numbers: Sequence[int]) -> None:
-        """Put ids in front that were taken before, and left memory again: among others that came back sooner, in the order of ids."""
-        last, end = max(numbers), self._taken
-        while end < len(self._ids) and self._ids[end] < last:
-            end += 1
-        self._ids[:end] = array("q", sorted([*numbers, *self._ids[self._taken : end]]) if end > self._taken else numbers)
-        self._taken = 0
+    def add(self, number: int) -> int:
+        """Let `number` wait in its place. Returns how many more wait now: 0 if it did already."""
+        ids = self._ids
+        if not len(self) or number > ids[-1]:
+            ids.append(number)
+            return 1
+        place = bisect_left(ids, number, self._taken)
+        if ids[place] == number:
+            return 0
+        ids.insert(place, number)
+        return 1
+
+    def join(self, numbers: Sequence[int]) -> int:
+        """Let all of `numbers`, of which there is one at least, wait in their places. Returns how many more wait now."""
+        if not all(map(lt, numbers, numbers[1:])):
+            numbers = sorted(set(numbers))
+        begin, end = (bisect_left(self._ids, number, self._taken) for number in (numbers[0], numbers[-1] + 1))
+        among = self._ids[begin:end]
+        fresh = sorted({*numbers, *among}) if among else numbers
+        if begin == self._taken:  # what was taken makes room
+            begin = self._taken = 0
+        self._ids[begin:end] = array("q", fresh)
+        return len(fresh) - len(among)
 
     @property
     def first(self) -> int:
@@ -67,15 +88,26 @@ class Lines:
         self.users: dict[str, Line] = {}
         self.count = 0  # of those that may be taken
 
-    def line(self, user: str, added: int) -> Line:
-        """The line of a user to which `added` ids are going to be added."""
+    def add(self, user: str, number: int) -> int:
+        """Let an id of `user` wait. Returns how many more wait now."""
+        return self._counted(user, self._line(user).add(number))
+
+    def join(self, user: str, numbers: Sequence[int]) -> int:
+        """Let ids of `user` wait. Returns how many more wait now."""
+        return self._counted(user, self._line(user).join(numbers))
+
+    def _line(self, user: str) -> Line:
         line = self.users.get(user)
         if line is None:
             line = self.users[user] = Line()
         if user not in self._shut:
-            self.count += added
             self._line_up(user, line)
         return line
+
+    def _counted(self, user: str, more: int) -> int:
+        if user not in self._shut:
+            self.count += more
+        return more
 
     def _line_up(self, user: str, line: Line) -> None:
         if not line.turn:
@@ -127,27 +159,29 @@ class Parking:
         self.held = 0  # of those of shut users
 
     def park(self, destination: str, level: int, user: str, number: int) -> int:
-        """Let `number` wait behind those of its user. Returns how many may be taken there now."""
-        lines = self._lines_at((destination, level), user, 1)
-        lines.line(user, 1).append(number)
+        """Let `number` wait behind the older ones of its user. Returns how many may be taken there now."""
+        lines = self._lines_at((destination, level), user)
+        self._counted(user, lines.add(user, number))
         return lines.count
 
-    def put_back(self, destination: str, level: int, user: str, numbers: Sequence[int]) -> None:
-        """Let `numbers`, which were taken in this order, wait in front of the others of their user."""
-        self._lines_at((destination, level), user, len(numbers)).line(user, len(numbers)).prepend(numbers)
+    def join(self, destination: str, level: int, user: str, numbers: Sequence[int]) -> None:
+        """Let `numbers`, of which there is one at least, wait among those of their user."""
+        self._counted(user, self._lines_at((destination, level), user).join(user, numbers))
 
-    def _lines_at(self, window: Window, user: str, added: int) -> Lines:
-        """The lines there, to which so many ids of `user` are going to be added."""
+    def _lines_at(self, window: Window, user: str) -> Lines:
+        """The lines there, to which ids of `user` are going to be added."""
         lines = self._lines.get(window)
         if lines is None:
             lines = self._lines[window] = Lines(self.shut)
-        if user in self.shut:
-            self.held += added
-        else:
-            self.count += added
         if self._where is not None and user not in lines.users:
             self._where.setdefault(user, set()).add(window)
         return lines
+
+    def _counted(self, user: str, more: int) -> None:
+        if user in self.shut:
+            self.held += more
+        else:
+            self.count += more
 
     def waiting(self, destination: str, level: int) -> int:
         """How many may be taken there."""

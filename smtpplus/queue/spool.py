@@ -19,7 +19,7 @@ from smtpplus.mail.envelope import CHUNK, Content, Envelope
 from smtpplus.queue import rows
 from smtpplus.queue.content import StoredContent
 from smtpplus.queue.intake import Arrivals, Intake, Share
-from smtpplus.queue.rows import FetchedRow, Pending, Waiting, fetch, scan
+from smtpplus.queue.rows import FetchedRow, Pending, Waiting, fetch, owners, scan
 from smtpplus.storage import schema, writes
 from smtpplus.storage.database import Database
 from smtpplus.storage.statement import Row, Statement
@@ -142,3 +142,7 @@ class Spool:
     def scan(self, after: tuple[int, int], limit: int, *, urgent: bool) -> Deferred[list[Waiting]]:
         """The next `limit` unsettled recipients beyond (message id, number) `after`: those of levels 1 and 2, or all others."""
         return self._database.read(lambda connection: scan(connection, after, limit, urgent=urgent))
+
+    def owners(self, newest: int, *, urgent: bool) -> Deferred[frozenset[str]]:
+        """Who has unsettled mail older than id `newest`: of levels 1 and 2, or of the others."""
+        return self._database.read(lambda connection: owners(connection, newest, urgent=urgent))

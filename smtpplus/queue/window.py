@@ -10,8 +10,9 @@ Invariant: what the database holds unsettled is in one of ready, running, parked
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -65,8 +66,9 @@ class Window:
         self.calendar = Calendar()
         self.aside = Aside(destination)
         self._inside = Inside()
+        self._gathering: Gathering | None = Gathering(self, spool, clock)  # None once everything is found
         self._limited: frozenset[str] = frozenset()  # users over a rate
-        self._reading: Counter[tuple[str, int]] = Counter()  # windows being filled, and by how many
+        self._reading: dict[tuple[str, int], set[int]] = {}  # windows being filled, and with which messages
         self._wishes: list[Wish] = []
         self._opened: OrderedDict[tuple[str, int], None] = OrderedDict()  # windows where users wait who are not over a rate any more
         self._busy = False
@@ -92,8 +94,10 @@ class Window:
         barred = envelope.user in self.parking.shut or bool(self.aside.rules)
         if others or barred or self._ready.waits(destination, envelope.level):
             return None
+        if self._gathering is not None and self._gathering.precedes(envelope.level, envelope.user):
+            return None
         window = (destination, envelope.level)
-        if self._reading[window] or (self.parking.count and self.parking.waiting(*window)):
+        if window in self._reading or (self.parking.count and self.parking.waiting(*window)):
             return None
         return Entry(Message(envelope, content, len(recipients)), destination, recipients, tuple(range(len(recipients))))
 
@@ -154,11 +158,11 @@ class Window:
         if not self.parking.waiting(destination, level):
             return
         size = self.size()
-        loaded = self._ready.loaded(destination, level) + self._reading[destination, level]
+        loaded = self._ready.loaded(destination, level) + len(self._reading.get((destination, level), ()))
         if loaded * 2 > size:
             return
         numbers = self.parking.take(destination, level, min(size - loaded, most))
-        self._reading[destination, level] += len(numbers)
+        self._reading.setdefault((destination, level), set()).update(numbers)
         self._wishes += [(number, destination, level) for number in numbers]
         self._read()
 
@@ -171,12 +175,10 @@ class Window:
         self._put_back(gone)
         if rules:
             gone += self._sift_again()
-        for numbers in released:
-            for number in numbers:
-                self.calendar.add(self._now(), number)
+        for place, line in released:
+            self.parking.join(*place, line.ids)
         for destination, level in self.parking.windows():
             self.refill(destination, level)
-        self.look()
         return gone
 
     def limit(self, users: frozenset[str]) -> list[Entry]:
@@ -203,12 +205,14 @@ class Window:
         self.parking.open(self.parking.shut - users)
 
     def forget(self, numbers: Collection[int]) -> tuple[list[Entry], list[Entry]]:
-        """These messages have changed in the database: let go of their entries that wait, and read them again. Returns those that
-        waited and those that run."""
+        """These messages have changed in the database: let go of their entries that wait, and read them again, in their order. Returns
+        those that waited and those that run."""
         found = self._inside.of(numbers)
         waiting, running = [entry for entry in found if entry.place], [entry for entry in found if not entry.place]
         self._let_go(waiting)
-        self.pick_up(numbers)
+        self._put_back(waiting)
+        whole = {entry.message.envelope.id for entry in waiting if entry.alone}
+        self.pick_up(number for number in numbers if number not in whole)
         for destination, level in {(entry.destination, entry.level) for entry in waiting}:
             self.refill(destination, level)
         return waiting, running
@@ -219,7 +223,8 @@ class Window:
 
     def waiting(self) -> int:
         """How many wait for their turn, in memory or outside, or for the end of a rule."""
-        return len(self._ready) + self.parking.count + self.parking.held + self.aside.count
+        behind = self._gathering.count if self._gathering is not None else 0
+        return len(self._ready) + self.parking.count + self.parking.held + self.aside.count + behind
 
     def close(self) -> None:
         """Read nothing more."""
@@ -227,7 +232,13 @@ class Window:
 
     def gather(self, newest: int) -> Deferred[int]:
         """Find what the database holds of messages older than id `newest`. Fires with the number of recipients."""
-        return Gathering(self, self._spool, self._clock).run(newest, self._now())
+
+        def over(result: Any) -> Any:
+            self._gathering = None
+            return result
+
+        gathering = self._gathering or Gathering(self, self._spool, self._clock)
+        return gathering.run(newest, self._now()).addBoth(over)
 
     # Inside.
 
@@ -239,10 +250,14 @@ class Window:
             self._spool.forget(entry.message.content)
             return
         destination, level = entry.destination, entry.level
+        if self._gathering is not None and self._gathering.precedes(level, entry.user):
+            self._gathering.keep(destination, level, entry.user, envelope.id)
+            self._spool.forget(entry.message.content)
+            return
         window = (destination, level)
         crowded = self._ready.loaded(destination, level) >= self.size()
         others = self.parking.count and self.parking.waiting(destination, level)
-        if crowded or self._reading[window] or others or self._barred(entry):
+        if crowded or window in self._reading or others or self._barred(entry):
             self.parking.park(destination, level, entry.user, envelope.id)
             self._spool.forget(entry.message.content)
             self.refill(destination, level)
@@ -268,30 +283,32 @@ class Window:
         """Whether nothing of its user or level is to be in memory."""
         return entry.user in self.parking.shut or entry.level in self.aside.levels
 
-    def _let_go(self, entries: list[Entry], *, whole: bool = False) -> None:
-        """Take entries that wait out of memory; `whole`: all that wait of their users."""
+    def _let_go(self, entries: list[Entry], *, whole: bool = False) -> list[int]:
+        """Take entries that wait out of memory; `whole`: all that wait of their users. Returns those messages that were missed: who does
+        not park them reads them again."""
         self._ready.remove(entries, whole=whole)
         for entry in entries:
             self._spool.forget(entry.message.content)
-            self.leave(entry)
+        return [entry.message.envelope.id for entry in entries if self._inside.remove(entry)]
 
     def _put_back(self, entries: list[Entry]) -> None:
-        """Park entries, in this order, where they came from: in front of the others."""
+        """Park entries, in their order."""
         lines: dict[tuple[str, int, str], list[int]] = {}
         for entry in entries:
             lines.setdefault((entry.destination, entry.level, entry.user), []).append(entry.message.envelope.id)
         for (destination, level, user), numbers in lines.items():
-            self.parking.put_back(destination, level, user, numbers)
+            self.parking.join(destination, level, user, numbers)
 
     def _sift_again(self) -> list[Entry]:
         """Set aside what the rules hold message by message; returns what left."""
         sifted = [(entry, self.aside.sift(entry)) for entry in self._inside.waiting()]
         changed = [(entry, rest) for entry, rest in sifted if rest is not entry]
         gone = [entry for entry, _ in changed]
-        self._let_go(gone)
+        missed = self._let_go(gone)
         for _, rest in changed:
             if rest is not None:
                 self._into_memory(rest)
+        self.pick_up(missed)
         return gone
 
     def _entries(self, stored: Stored) -> list[Entry]:
@@ -341,12 +358,12 @@ class Window:
         barred: list[Entry] = []
         for number, destination, level in wishes:
             if level:
-                self._reading[destination, level] -= 1
+                self._reading.get((destination, level), set()).discard(number)
             if number in messages:
                 self._into(messages[number], destination, barred)
         self._put_back(barred)
         for _, destination, level in wishes:
-            if level and self._reading[destination, level] == 0:
+            if level and not self._reading.get((destination, level), True):
                 del self._reading[destination, level]
                 self.refill(destination, level)
         if self._wishes:
@@ -368,7 +385,8 @@ class Window:
             elif self._inside.misses(entry):
                 continue
             elif destination == ANY:
-                self._place(entry)
+                if entry.message.envelope.id not in self._reading.get((entry.destination, entry.level), ()):
+                    self._place(entry)
             elif self._barred(entry):  # since it was asked for
                 self._spool.forget(stored[1])
                 barred.append(entry)

@@ -57,12 +57,34 @@ def test_what_comes_back_waits_in_its_order() -> None:
         parking.park("d", 3, "u", number)
     parts = [parking.take("d", 3, 10) for _ in range(4)]
     for part in (parts[1], parts[3], parts[0], parts[2]):
-        parking.put_back("d", 3, "u", part)
+        parking.join("d", 3, "u", part)
     assert parking.take("d", 3, 99) == list(range(60))
-    parking.put_back("d", 3, "u", [7, 8])
-    parking.put_back("d", 3, "u", [5])
+    parking.join("d", 3, "u", [7, 8])
+    parking.join("d", 3, "u", [5])
     parking.park("d", 3, "u", 60)
     assert parking.take("d", 3, 99) == [5, 7, 8, 60]
+
+
+@given(st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=12), max_size=8), st.booleans(), st.integers(0, 9))
+def test_an_id_waits_once_and_in_its_place(batches: list[list[int]], shut: bool, most: int) -> None:
+    """A25: in whatever order ids come, one by one or together, and however often, each waits once, and the oldest goes first."""
+    parking = Parking()
+    if shut:
+        parking.close({"u"})
+    waiting: set[int] = set()
+    for batch in batches:
+        if len(batch) % 2:
+            parking.join("d", 3, "u", batch)
+        else:
+            for number in batch:
+                parking.park("d", 3, "u", number)
+        waiting |= set(batch)
+        assert parking.held + parking.count == len(waiting)
+        taken = parking.take("d", 3, most)
+        assert taken == ([] if shut else sorted(waiting)[:most])
+        waiting -= set(taken)
+    parking.open({"u"} if shut else set())
+    assert parking.take("d", 3, 99) == sorted(waiting)
 
 
 def test_users_are_shut_and_opened() -> None:
@@ -129,7 +151,7 @@ def test_users_come_and_go(steps: list[tuple[str, str, str]]) -> None:
         elif what == "back":
             for owner in {owner for owner in taken.values() if owner[1] == place}:
                 back = sorted(each for each, its in taken.items() if its == owner)
-                parking.put_back(place, 3, owner[0], back)
+                parking.join(place, 3, owner[0], back)
                 waits[owner] = back + waits.get(owner, [])
                 taken = {each: its for each, its in taken.items() if its != owner}
         elif (what == "close") is (user not in shut):
