@@ -60,15 +60,18 @@ class Scheduler:
     ) -> None:
         self._window = Window(spool=spool, ready=ready, destination=destination, line_up=self.line_up, clock=clock, now=now)
         self._throttle = Throttle(rates=rates, window=self._window, preemption=preemption, hold=self._hold, now=now)
-        self._reach = Reach(
-            ready=ready,
-            preemption=preemption,
-            schedule=schedule,
-            stopped=lambda: self._window.aside.everything,
-            wake=self._wake,
-            clock=clock,
-            now=now,
-        )
+        self._ready = ready
+        self._preemption = preemption
+        self._settlement = settlement
+        self._connections = connections
+        self._reserved = reserved
+        self._clock = clock
+        self._now = now
+        self._pumping: IDelayedCall | None = None
+        self._stopping = False
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = clock
+        self._reach = self._make_reach(schedule)
         self._attempts = Attempts(
             database=database,
             agent=agent,
@@ -85,26 +88,29 @@ class Scheduler:
             now=now,
             events=events,
         )
-        self._head_start = HeadStart(
+        self._head_start = self._make_head_start(schedule)
+
+    def _make_reach(self, schedule: Sequence[float]) -> Reach:
+        return Reach(
+            ready=self._ready,
+            preemption=self._preemption,
+            schedule=schedule,
+            stopped=lambda: self._window.aside.everything,
+            wake=self._wake,
+            clock=self._clock,
+            now=self._now,
+        )
+
+    def _make_head_start(self, schedule: Sequence[float]) -> HeadStart:
+        return HeadStart(
             window=self._window,
-            ready=ready,
-            preemption=preemption,
+            ready=self._ready,
+            preemption=self._preemption,
             throttle=self._throttle,
             free=lambda entry: not self._stopping and self._fits(entry),
             schedule=schedule,
-            now=now,
+            now=self._now,
         )
-        self._looking = LoopingCall(self._look)
-        self._looking.clock = clock
-        self._ready = ready
-        self._preemption = preemption
-        self._settlement = settlement
-        self._connections = connections
-        self._reserved = reserved
-        self._clock = clock
-        self._now = now
-        self._pumping: IDelayedCall | None = None
-        self._stopping = False
 
     # What comes in.
 
