@@ -67,9 +67,9 @@ class Delivery:
         self._pools: dict[str, Pool] = {}  # by destination, and by destination with VERIFIED
         self._stopping = False
 
-    def deliver(self, request: Request, done: Done) -> Transfer:
+    def deliver(self, request: Request, done: Done, taken: Done | None = None) -> Transfer:
         """Begin an attempt; see mail.disposition."""
-        transfer = Transfer(request, done, _NOWHERE)
+        transfer = Transfer(request, done, _NOWHERE, taken)
         if self._signer is not None and self._signer.active and not request.envelope.unauthorized:
             transfer.holder = _Signing()
             self._signer.sign(request.envelope, request.content, functools.partial(self._signed, transfer))

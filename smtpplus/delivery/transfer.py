@@ -2,7 +2,8 @@
 
 A transfer is always with a holder: it waits in a pool, runs on a connection, or is being written to a Maildir. It may take several
 transactions, each for some of its recipients: `left` are those that have no disposition yet. Invariant: `done` is called exactly once,
-with a disposition for every recipient; what `done` raises is logged and changes nothing.
+with a disposition for every recipient but those that `taken` was told of, who have the message; what either raises is logged and
+changes nothing.
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ class Holder(Protocol):
 class Transfer:
     """Implements mail.disposition.Transfer."""
 
-    __slots__ = ("_decided", "_done", "given_up", "holder", "left", "over", "pressed", "request", "stopped")
+    __slots__ = ("_decided", "_done", "_taken", "given_up", "holder", "left", "over", "pressed", "request", "stopped")
     _log = Logger()
 
-    def __init__(self, request: Request, done: Done, holder: Holder) -> None:
+    def __init__(self, request: Request, done: Done, holder: Holder, taken: Done | None = None) -> None:
         self.request = request
         self.holder = holder
         self.stopped = False
@@ -60,6 +61,7 @@ class Transfer:
         self.left: Sequence[int] = range(len(request.recipients))  # numbers of recipients, in their order
         self._decided: dict[int, Disposition] = {}  # by number
         self._done = done
+        self._taken = taken
 
     @property
     def held(self) -> bool:
@@ -100,7 +102,7 @@ class Transfer:
         for number in self.left[len(verdicts) :]:
             self._decided[number] = self._failed(number, peer, missing)
         try:
-            self._done([self._decided[number] for number in range(len(self.request.recipients))])
+            self._done([self._decided[number] for number in sorted(self._decided)])
         except Exception:
             self._log.failure("the queue failed on the dispositions of an attempt")
 
@@ -108,6 +110,13 @@ class Transfer:
         """End a transaction, not the attempt: the first of those that are left have their verdicts; who has none (None) is left."""
         self._decide(peer, verdicts, proposal)
         self.left = [number for number in self.left if number not in self._decided]
+        taken = [number for number, each in self._decided.items() if each.outcome is Outcome.DONE]
+        if self._taken is None or not taken:
+            return
+        try:
+            self._taken([self._decided.pop(number) for number in taken])
+        except Exception:
+            self._log.failure("the queue failed on a part of an attempt")
 
     def _decide(self, peer: str, verdicts: Sequence[Verdict], proposal: Proposal) -> None:
         for number, verdict in zip(self.left, verdicts, strict=False):  # the first of them

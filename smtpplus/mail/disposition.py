@@ -1,8 +1,8 @@
 """What queue and delivery say to each other: a request, a transfer under way, one disposition per recipient.
 
 The queue hands a `Request` to a `DeliveryAgent` and gets a `Transfer` back. The agent calls `done` exactly once, with
-exactly one `Disposition` for each recipient of the request, and never raises: an unexpected fault is a temporary
-disposition. Neither side imports the other.
+exactly one `Disposition` for each recipient of the request (but those that it told of before, by `taken`), and never raises: an
+unexpected fault is a temporary disposition. Neither side imports the other.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ class Disposition(msgspec.Struct, frozen=True):
         return self.reply.outcome
 
 
+Told = Callable[[list[Disposition]], None]  # what became of some recipients
+
+
 class Transfer(Protocol):
     """An attempt under way, as the scheduler sees it. Stopping never cuts: the session stays open, its data stops flowing."""
 
@@ -59,5 +62,9 @@ class Transfer(Protocol):
 class DeliveryAgent(Protocol):
     """Carries out attempts."""
 
-    def deliver(self, request: Request, done: Callable[[list[Disposition]], None]) -> Transfer:
-        """Begin an attempt. `done` is called once, later or before this returns."""
+    def deliver(self, request: Request, done: Told, taken: Told | None = None) -> Transfer:
+        """Begin an attempt. `done` is called once, later or before this returns.
+
+        With `taken` an attempt of several transactions tells between them who has the message; `done` then tells of the others, one at
+        least.
+        """

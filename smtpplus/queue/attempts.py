@@ -132,7 +132,7 @@ class Attempts:
             addresses = tuple(recipient.address for recipient in entry.recipients)
             self._events.state(Started(self._now(), entry.message.name, entry.destination, addresses, entry.attempts, entry.level))
             entry.over = False
-            transfer = self._agent.deliver(request, partial(self._over, entry))
+            transfer = self._agent.deliver(request, partial(self._over, entry), partial(self._settlement.settle_taken, entry))
             if not entry.over:
                 self._preemption.began(entry, transfer)
 

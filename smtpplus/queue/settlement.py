@@ -8,6 +8,7 @@ a delivery that is not recorded would be repeated.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import compress
 
 import msgspec
 from twisted.internet.defer import Deferred as Waiting
@@ -126,6 +127,21 @@ class Settlement:
                 steps += _removal_if_last(message)
         self._unwritten += 1
         self._compose(message, notices, steps, [], lambda: committed(entry, due))
+
+    def settle_taken(self, entry: Entry, dispositions: Sequence[Disposition]) -> None:
+        """Record who has the message already, while the attempt goes on for the others: a crash then does not send it to them again."""
+        found = _found(entry, dispositions)
+        unsettled = [disposition is None for _, disposition in found]
+        done = [(number, disposition) for number, disposition in found if disposition is not None]
+        entry.recipients = tuple(compress(entry.recipients, unsettled))
+        entry.numbers = tuple(compress(entry.numbers, unsettled))
+        notices: list[Notice] = []
+        self._delivered(entry, done, notices, self._now())
+        entry.message.left -= len(done)
+        self._unwritten += 1
+        steps: Steps = [(writes.DELETE_RECIPIENT, (entry.message.envelope.id, number)) for number, _ in done]
+        steps += _removal_if_last(entry.message)  # the others may have been cancelled
+        self._compose(entry.message, notices, steps, [], lambda: None)
 
     def _delivered(self, entry: Entry, done: Settled, notices: list[Notice], now: float) -> None:
         envelope = entry.message.envelope
@@ -261,13 +277,21 @@ def _matched(entry: Entry, dispositions: Sequence[Disposition]) -> Settled:
     """Each recipient's number with its disposition; a recipient that the agent forgot is tried again."""
     if len(entry.numbers) == 1 and len(dispositions) == 1:
         return [(entry.numbers[0], dispositions[0])]
+    missing = reasons.UNEXPECTED
+    return [
+        (number, disposition or Disposition(recipient, missing.reply(), "", missing.code))
+        for (number, disposition), recipient in zip(_found(entry, dispositions), entry.recipients, strict=True)
+    ]
+
+
+def _found(entry: Entry, dispositions: Sequence[Disposition]) -> list[tuple[int, Disposition | None]]:
+    """Each recipient's number with its disposition, if there is one among these."""
     left = list(dispositions)
-    matched: Settled = []
+    found: list[tuple[int, Disposition | None]] = []
     for number, recipient in zip(entry.numbers, entry.recipients, strict=True):
         index = next((index for index, each in enumerate(left) if each.recipient == recipient), None)
-        found = left.pop(index) if index is not None else Disposition(recipient, reasons.UNEXPECTED.reply(), "", reasons.UNEXPECTED.code)
-        matched.append((number, found))
-    return matched
+        found.append((number, None if index is None else left.pop(index)))
+    return found
 
 
 def _given_up(disposition: Disposition) -> Disposition:

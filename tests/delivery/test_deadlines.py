@@ -49,7 +49,7 @@ class Agent:
     def _empty(self, pool: Pool) -> None:
         self.emptied += 1
 
-    def deliver(self, request: Request, done: Done) -> Transfer:
+    def deliver(self, request: Request, done: Done, taken: Done | None = None) -> Transfer:
         transfer = Transfer(request, done, self.pool)
         self.pool.take(transfer)
         return transfer

@@ -7,6 +7,8 @@ import re
 import threading
 from collections import Counter
 
+from twisted.internet.defer import Deferred
+
 from smtpplus.delivery.dialogue import RECIPIENTS
 from smtpplus.mail.disposition import Disposition
 from tests.delivery.peer import EHLO, Line, Peer, Script
@@ -78,18 +80,27 @@ class Moody:
 
 class PartsTests(DeliveryCase):
     async def test_whatever_a_peer_says_each_recipient_is_told_what_is_true(self) -> None:
-        """One disposition for each recipient; delivered are those, and those alone, who have the message, and they have it once; and the
-        peer is not asked more often than there are recipients to settle."""
+        """One disposition for each recipient, between parts or at the end; delivered are those, and those alone, who have the message, and
+        they have it once; and the peer is not asked more often than there are recipients to settle."""
+        between = 0
         for seed in range(40):
             moody = Moody(seed)
             with Peer(moody) as peer:
                 delivery = self.make(("*", peer.via))
                 addresses = [f"{number}@x" for number in range(seed % 7 + 1)]
-                found = await self.send(delivery, request(peer.via, *addresses))
+                told: list[Disposition] = []
+                ended: Deferred[list[Disposition]] = Deferred()
+                delivery.deliver(request(peer.via, *addresses), ended.callback, told.extend)
+                found = await ended
+                between += len(told)
+                assert found
+                assert {each.reply.code for each in told} <= {250}
+                found = told + found
                 await delivery.stop()
-            assert [each.recipient.address for each in found] == addresses
+            assert sorted(each.recipient.address for each in found) == addresses
             assert moody.has == Counter(each.recipient.address for each in found if each.reply.code == 250), seed
             assert moody.asked <= 2 * len(addresses), seed
+        assert between > 10
 
     async def found(self, *scripts: Script, to: str = "abcde", messages: int = 100) -> dict[str, tuple[int, str]]:
         """What is said of a message to these; an address without a domain is at x. `self.parts` are the transactions of each connection."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import msgspec
 
 from smtpplus.mail import reasons
-from smtpplus.mail.disposition import Disposition, Request
+from smtpplus.mail.disposition import Disposition, Request, Told
 from smtpplus.mail.envelope import Envelope, Recipient, WholeContent
 from smtpplus.mail.reply import Reply
 from smtpplus.queue.entry import Entry, Message
@@ -30,9 +30,10 @@ def entry(number: int, level: int = 3, user: str = "app", destination: str = "ex
 class Held:
     """A transfer that goes on until the test ends it; it counts its stops."""
 
-    def __init__(self, request: Request, done: Callable[[list[Disposition]], None]) -> None:
+    def __init__(self, request: Request, done: Told, taken: Told | None = None) -> None:
         self.request = request
         self.done = done
+        self.taken = taken
         self.stopped = False
         self.stops = 0
         self.final_dot_sent = False
@@ -52,6 +53,13 @@ class Held:
         if not self.final_dot_sent and not self.ended:
             self.end(reasons.ABANDONED.reply(), peer="", reason=reasons.ABANDONED.code)
 
+    def part(self, *addresses: str) -> None:
+        """The peer has the message for these; the attempt goes on for the others."""
+        assert self.taken is not None
+        recipients = self.request.recipients
+        self.taken([Disposition(each, OK, "mx[192.0.2.1]:25", "delivered") for each in recipients if each.address in addresses])
+        self.request = msgspec.structs.replace(self.request, recipients=tuple(each for each in recipients if each.address not in addresses))
+
     def end(self, *replies: Reply, peer: str = "mx[192.0.2.1]:25", reason: str = "") -> None:
         """End the attempt with one reply for all recipients, or one for each."""
         self.ended = True
@@ -66,8 +74,8 @@ class HoldingAgent:
     def __init__(self) -> None:
         self.transfers: list[Held] = []
 
-    def deliver(self, request: Request, done: Callable[[list[Disposition]], None]) -> Held:
-        transfer = Held(request, done)
+    def deliver(self, request: Request, done: Told, taken: Told | None = None) -> Held:
+        transfer = Held(request, done, taken)
         self.transfers.append(transfer)
         return transfer
 

@@ -23,7 +23,7 @@ from twisted.internet.task import Clock
 from smtpplus.config import Configuration, Delivery, Priority
 from smtpplus.config import Queue as QueueSettings
 from smtpplus.events import Events
-from smtpplus.mail.disposition import Disposition, Request
+from smtpplus.mail.disposition import Disposition, Request, Told
 from smtpplus.mail.envelope import Envelope, queue_id
 from smtpplus.mail.reply import Reply
 from smtpplus.queue import actions
@@ -82,7 +82,7 @@ class Hop:
         self.running: list[Transfer] = []
         self._seconds = seconds
 
-    def deliver(self, request: Request, done: Callable[[list[Disposition]], None]) -> Transfer:
+    def deliver(self, request: Request, done: Told, taken: Told | None = None) -> Transfer:
         transfer = Transfer(request, lambda dispositions: self._ended(transfer, dispositions, done), self._seconds)
         self.running.append(transfer)
         return transfer
