@@ -21,7 +21,7 @@ from twisted.protocols.basic import Int16StringReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-AT_ONCE = 256  # questions under way, each with a file descriptor, ours
+AT_ONCE = 400  # questions under way, each with a file descriptor, of which a process has 1,024 at least as a rule; ours
 LARGEST = 65_535  # octets of an answer
 TCP_PATIENCE = 10.0  # seconds for a connection and the answer on it, ours
 
@@ -49,7 +49,9 @@ class Names(NamesResolver):
             connection.abort()
 
     def queryUDP(self, queries: Sequence[dns.Query], timeout: Sequence[int] | None = None) -> Deferred[dns.Message]:
-        return cast("Deferred[dns.Message]", self._turns.run(lambda: Deferred.fromCoroutine(self._by_datagram(queries))))
+        """`timeout` are the seconds for each round over the servers."""
+        rounds = timeout or self._rounds
+        return cast("Deferred[dns.Message]", self._turns.run(lambda: Deferred.fromCoroutine(self._by_datagram(queries, rounds))))
 
     def queryTCP(self, queries: Sequence[dns.Query], timeout: float = TCP_PATIENCE) -> Deferred[dns.Message]:
         return cast("Deferred[dns.Message]", self._turns.run(lambda: Deferred.fromCoroutine(self._by_stream(queries, timeout))))
@@ -59,9 +61,9 @@ class Names(NamesResolver):
         servers = cast(list[tuple[str, int]], self.servers)
         return [*servers, *self.dynServers]
 
-    async def _by_datagram(self, queries: Sequence[dns.Query]) -> dns.Message:
+    async def _by_datagram(self, queries: Sequence[dns.Query], rounds: Sequence[int]) -> dns.Message:
         fault: Exception = Unasked("no name servers are known")
-        for seconds in self._rounds:
+        for seconds in rounds:
             for address in self._known:
                 try:
                     return await _Datagram(self._reactor, address, queries).answer.addTimeout(seconds, self._reactor)

@@ -30,6 +30,7 @@ from smtpplus.mail import reasons
 from smtpplus.mail.reply import printable
 
 PATIENCE = (2, 4, 8)  # seconds for each round over the servers
+ADDRESS_ROUNDS = 2  # of them for the address of a host: a domain may name many hosts of which nobody tells
 LONGEST_TTL = 3600.0  # seconds an answer is remembered at most
 NEGATIVE_TTL = 60.0  # seconds "there is none" is remembered; RFC 2308 would allow more
 REMEMBERED = 10_000  # answers
@@ -90,7 +91,8 @@ class Resolver:
         self, *, reactor: IReactorTime, servers: Sequence[tuple[str, int]], random: random.Random, patience: Sequence[int] = PATIENCE
     ) -> None:
         system = None if servers else "/etc/resolv.conf"
-        self._names = Names(resolv=system, servers=servers, timeout=tuple(patience), reactor=reactor)
+        self._patience = tuple(patience)
+        self._names = Names(resolv=system, servers=servers, timeout=self._patience, reactor=reactor)
         self._hosts = FilePath(b"/etc/hosts") if system else None
         self._clock = reactor
         self._random = random
@@ -248,12 +250,12 @@ class Resolver:
 
     def _query(self, name: str, kind: int) -> Deferred[list[dns.RRHeader]]:
         """The answer section."""
-        methods: dict[int, Callable[[str], Any]] = {
+        methods: dict[int, Callable[[str, Sequence[int]], Any]] = {
             dns.MX: self._names.lookupMailExchange,
             dns.A: self._names.lookupAddress,
             dns.AAAA: self._names.lookupIPV6Address,
         }
-        asking: Deferred[Any] = methods[kind](name)
+        asking: Deferred[Any] = methods[kind](name, self._patience if kind == dns.MX else self._patience[:ADDRESS_ROUNDS])
         return asking.addCallback(lambda sections: list(sections[0]))
 
     def _remember(self, name: str, kind: int, ttl: float, found: _Found) -> _Found:

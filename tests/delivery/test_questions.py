@@ -121,6 +121,13 @@ class QuestionsTests(TestCase):
         server.zone.release()
         assert not [each for each in await gatherResults(asked) if isinstance(each, Fault)]
 
+    async def test_hosts_that_nobody_tells_of_hold_up_nobody_for_long(self) -> None:
+        """The address of a host is asked for in the first rounds alone: a domain may name many such hosts."""
+        hosts = [f"h{number}.example" for number in range(10)]
+        server = self.served({"b.example": [mx(10, host) for host in hosts], **{host: [a("192.0.2.1")] for host in hosts}})
+        server.zone.held = {(host, kind) for host in hosts for kind in (dns.A, dns.AAAA)}
+        assert await self.reason(self.asking(server.address, (1, 1, 600)), "b.example") == "dns_failed"
+
     async def test_questions_are_not_told_in_the_log(self) -> None:
         """Neither a question over UDP nor one over TCP leaves a line in the daemon's log."""
         server = self.served({"long.example": LONG})

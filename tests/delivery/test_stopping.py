@@ -209,8 +209,10 @@ class FullTests(DeliveryCase):
         """While one connection works, the refusal of another is no verdict: five messages go one by one, the most urgent first."""
         for refusal in ("421 4.7.0 one is enough", "554 5.7.1 too many connections"):
             await self.take_turns(refusal)
+            assert self.taken[1:] == [b"Subject: of level %d\r" % level for level in (2, 3, 4, 5)]
 
     async def take_turns(self, refusal: str) -> None:
+        """Five messages to a peer that refuses so, while the first is held."""
         self.taken.clear()
         with self.one(refusal) as peer:
             delivery = self.make(("*", peer.via))
@@ -227,7 +229,6 @@ class FullTests(DeliveryCase):
             assert said(await first.ended)[0][1] == 250
             assert [said(await each.ended)[0][1] for each in rest] == [250] * 4
             await delivery.stop()
-        assert self.taken[1:] == [b"Subject: of level %d\r" % level for level in (2, 3, 4, 5)]
 
     async def test_a_waiting_transfer_ends_with_the_delivery(self) -> None:
         """Who waits for a session when the daemon stops is deferred, not forgotten."""
