@@ -195,6 +195,14 @@ TLS_REQUIRED = _reason(
 AUTH_REQUIRED = _reason(
     "auth_required", "530 5.7.0", "Authentication is required", "Mail is accepted only from users (RFC 4954 §6).", "log in with AUTH first"
 )
+TRUSTED_USER = _reason(  # said to clients of trusted networks alone, who would submit as that user
+    "trusted_user",
+    "530 5.7.0",
+    "The network of this client is trusted to submit as user {user}, but {cause}",
+    "`trusted_as` of the [[listen]] names a user who does not exist or is not active, so that every client of its `trusted_networks` is "
+    "asked to log in.",
+    "the operator of this relay must name an active user in trusted_as of the [[listen]], or add or activate this one",
+)
 ENCRYPTION_FOR_AUTH = _reason(
     "encryption_for_auth",
     "538 5.7.11",

@@ -41,6 +41,7 @@ _NOW = frozenset(
         "sender_not_verified",
         "inactive_user",
         "inactive_unverified",
+        "trusted_user",
         "storage_fault",
         "content_lost",
         "maildir_failed",
@@ -124,6 +125,10 @@ def default_mode(kind: str) -> Mode:
 
 
 def _refused(event: events.Refused | events.WouldRefuse) -> Problem:
+    if event.reason == "trusted_user":  # of the configuration, and not of the client
+        who, what = f"a client at {event.client.rpartition(':')[0]}", "mail from a trusted network was refused"
+        facts = Facts(who, what, event.reply, _remedy(event.reason), getattr(event, "reference", ""))
+        return Problem(event.reason, "", "", event.reply[:400], facts)
     let_through = isinstance(event, events.WouldRefuse)
     address, in_header = about(event.sender, event.reply)
     sender = address or "the null sender"

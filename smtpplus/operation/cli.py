@@ -32,7 +32,7 @@ COMMANDS = {  # name: module and attribute
     "alerts": "smtpplus.operation.alerts:alerts",
     "check": "smtpplus.operation.checks:check",
     "completion": "smtpplus.operation.completion:completion",
-    "config": "smtpplus.operation.settings:config",
+    "config": "smtpplus.operation.configuration:config",
     "dkim": "smtpplus.operation.dkim:dkim",
     "doctor": "smtpplus.operation.doctor:doctor",
     "explain": "smtpplus.operation.explain:explain",

@@ -141,6 +141,7 @@ def _findings(operation: Operation, domains: tuple[str, ...]) -> Iterator[Findin
         with operation.transaction(reading=True) as connection:
             yield health.Finding("database", True, "it can be used")
             yield from _looked("daemon", lambda: health.daemon(connection))
+            yield from _looked("trusted networks", lambda: health.trusted(configuration, connection))
             asked = asked or names.sender_domains(connection)
             keys = _keys(connection)
             process = health.running(connection)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from smtpplus.mail.command_line import quoted
 from smtpplus.mail.reply import printable
 
 if TYPE_CHECKING:
@@ -65,6 +66,21 @@ def daemon(connection: Connection) -> Iterator[Finding]:
         yield Finding(
             "daemon", False, "it does not run on this machine", "start it: systemctl start smtpplus, or twistd smtpplus --config FILE"
         )
+
+
+def trusted(configuration: Configuration, connection: Connection) -> Iterator[Finding]:
+    """Whether the users are there as whom trusted networks submit."""
+    from smtpplus.accounts import store
+
+    for name in sorted({block.trusted_as for block in configuration.listen if block.trusted_networks}):
+        user = store.load_user(connection, name.strip().lower())
+        if user is not None and user.active:
+            yield Finding("trusted networks", True, f"they submit as user {user.name}")
+            continue
+        fault = "who does not exist" if user is None else "who is not active"
+        change = f"smtpplus user {'add' if user is None else 'activate'} {quoted(name)}"
+        remedy = f"{change}, or name another user in trusted_as of the [[listen]]"
+        yield Finding("trusted networks", False, f"they submit as user {name}, {fault}: all their mail is refused", remedy)
 
 
 def ready(configuration: Configuration, patience: float = 10.0) -> Iterator[Finding]:

@@ -141,7 +141,7 @@ class Authentication(Admission):
     def trust(self) -> Deferred[None]:
         """Let a client from a trusted network in as `trusted_as`."""
         login: Deferred[Any] = self.portal.login(TrustedClient(self.factory.trusted_as), self, IMessageDelivery)
-        return login.addCallbacks(self._admit, _not_trusted)
+        return login.addCallbacks(self._admit, _not_trusted, errbackArgs=(self.factory.trusted_as,))
 
     def _tls_in_use(self) -> str:
         if not self.startedTLS or self.lost:
@@ -158,8 +158,11 @@ def _themselves(avatar: sasl.Avatar, credentials: sasl.Credentials) -> sasl.Avat
     raise LoginRefused(reasons.OTHER_IDENTITY.code)
 
 
-def _not_trusted(failure: Failure) -> Failure:
-    return Failure(reasons.AUTH_REQUIRED.refusal()) if failure.check(UnauthorizedLogin) else failure
+def _not_trusted(failure: Failure, user: str) -> Failure:
+    if not failure.check(UnauthorizedLogin):
+        return failure
+    unknown = getattr(failure.value, "reason", "") == reasons.UNKNOWN_USER.code
+    return Failure(reasons.TRUSTED_USER.refusal(user=user, cause="there is no such user" if unknown else "that user is not active"))
 
 
 def _part(exchange: sasl.Exchange | None) -> None:

@@ -240,7 +240,7 @@ def test_faulty_configuration(config: Path, run: Run, arguments: list[str]) -> N
 def test_config_check(config: Path, run: Run) -> None:
     """`config check` says in one sentence that all is in order, and gives the faults as JSON when asked."""
     assert run("config", "check").stdout.endswith(" is in order.\n")
-    assert json.loads(run("config", "check", "--json").stdout) == {"faults": []}
+    assert json.loads(run("config", "check", "--json").stdout) == {"faults": [], "warnings": []}
     config.write_text("x = 1\n")
     result = run("config", "check", "--json")
     assert (result.exit_code, json.loads(result.stdout)) == (2, {"faults": [f"{config}:1: x is no option."]})

@@ -284,9 +284,12 @@ class TrustedNetworkTests(SessionCase):
 
     @inlineCallbacks
     def test_an_unknown_user_is_trusted_with_nothing(self) -> Any:
-        """`trusted_as` that names nobody opens nothing."""
+        """`trusted_as` that names nobody opens nothing, and the refusal says that the relay's setting is wrong and not the client."""
         self.serve(Listen(trusted_networks=(ipaddress.ip_network("127.0.0.1/32"),), trusted_as="nobody"))
         self.assertEqual((yield self.tried()), ["530 5.7.0"] * 2)
+        refused = self.stated(Refused)
+        self.assertEqual({event.reason for event in refused}, {"trusted_user"})
+        self.assertIn("trusted to submit as user nobody, but there is no such user; the operator", refused[0].reply)
 
 
 @implementer(IMessageDelivery)
