@@ -15,7 +15,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,9 @@ from smtpplus.operation.http import HTTPListenError, HTTPServer, Page
 from smtpplus.operation.measures import Readiness, health, metrics
 from smtpplus.queue.assembly import assemble
 from smtpplus.queue.outbox import post
+from smtpplus.storage import ownership
 from smtpplus.storage.database import Database
-from smtpplus.storage.engine import NewerDatabase, migrate
+from smtpplus.storage.engine import NewerDatabase, database_file, migrate
 from smtpplus.storage.reserve import Reserve
 from smtpplus.submission.checker import make_portal
 from smtpplus.submission.listener import Dependencies, ListenError, SubmissionService
@@ -74,27 +75,35 @@ class Options(usage.Options):
                 print(fault, file=sys.stderr)
             raise SystemExit(2) from None
 
+    def owner(self) -> tuple[int | None, int | None]:
+        """User and group that twistd is to run as; None where it does not say."""
+        said: Mapping[str, int | None] = self.parent or {}
+        return said.get("uid"), said.get("gid")
+
 
 def makeService(options: Options) -> service.IService:
     """The relay as a service; `options` are parsed."""
     # Twisted's own clock is that on the wall: set back by an hour, nothing would happen for an hour. This one only goes forward.
     reactor.seconds = time.monotonic  # type: ignore[method-assign]  # a static one, and never called without its reactor
-    return Relay(options.configuration, options.path)
+    return Relay(options.configuration, options.path, options.owner())
 
 
 class Relay(service.Service):
     """All of smtpplus in one process."""
 
-    def __init__(self, configuration: Configuration, path: Path) -> None:
+    def __init__(self, configuration: Configuration, path: Path, owner: tuple[int | None, int | None] = (None, None)) -> None:
         self.name = "smtpplus"
         self._configuration = configuration
         self._path = path  # where it was read from
+        self._owner = owner  # user and group to run as
         self._house: House | None = None
 
     def privilegedStartService(self) -> None:
         """Build the house and bind its ports, while twistd still may; say why not and end the process with status 1 if that fails."""
         service.Service.privilegedStartService(self)
+        state = self._configuration.state_directory
         try:
+            ownership.settle(state, 0o750, database_file(database_url(self._configuration)), *self._owner)
             self._house = House(self._configuration, self._path)
             self._house.submission.bind()
             if self._house.http is not None:
@@ -125,7 +134,6 @@ class House:
 
     def __init__(self, configuration: Configuration, path: Path) -> None:
         self._grace = configuration.limits.grace
-        configuration.state_directory.mkdir(parents=True, exist_ok=True, mode=0o750)
         url = database_url(configuration)
         migrate(url)
         events = Events()

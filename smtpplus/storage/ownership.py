@@ -1,13 +1,15 @@
 """Who owns the files that we make: whoever the directory belongs to.
 
 The daemon serves without privileges, but its first files may be made by root: a command that the operator runs, or the daemon
-before it gives its privileges up. What root made for itself alone, the daemon could not open afterwards.
+before it gives its privileges up. What root made for itself alone, the daemon could not open afterwards. A directory that the daemon
+makes belongs to the user it is to run as; with one that belongs to another it does not start.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 from pathlib import Path
 
 
@@ -24,3 +26,30 @@ def ensure(path: Path, mode: int) -> None:
     """Make an empty file unless there is one."""
     with contextlib.suppress(FileExistsError):
         os.close(make(path, mode))
+
+
+def settle(directory: Path, mode: int, database: Path | None, user: int | None, group: int | None) -> None:
+    """See to it that `user` owns `directory`, which is made if it is not there, and `database` in it; None: whoever we are.
+
+    OSError, a sentence with its remedy, if either is there and belongs to another.
+    """
+    try:
+        directory.mkdir(parents=True, mode=mode)
+    except FileExistsError:
+        pass
+    else:
+        if user is not None:
+            os.chown(directory, user, pwd.getpwuid(user).pw_gid if group is None else group)
+    if user is None:
+        return
+    for path in (directory, database):
+        if path is not None and path.exists() and (owner := path.stat().st_uid) != user:
+            name = _name(user)
+            raise OSError(f"{path} belongs to {_name(owner)}, and the daemon is to run as {name}: chown -R {name}: {directory}")
+
+
+def _name(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)

@@ -85,6 +85,25 @@ def test_what_root_makes_belongs_to_the_directory(tmp_path: Path) -> None:
     assert set(found.values()) == {(NOBODY, NOBODY)}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_the_directory_belongs_to_who_serves(tmp_path: Path) -> None:
+    """The state directory is made for the user the daemon is to run as; one of another user, or with a database of another, is refused
+    with a sentence that has the remedy."""
+    state = tmp_path / "var" / "state"
+    database = state / "smtpplus.sqlite"
+    ownership.settle(state, 0o750, database, NOBODY, None)
+    found = state.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (NOBODY, NOBODY, 0o750)
+    ownership.settle(state, 0o750, database, NOBODY, None)
+    database.touch()
+    with pytest.raises(OSError, match=f"^{database} belongs to root, and the daemon is to run as nobody: chown -R nobody: {state}$"):
+        ownership.settle(state, 0o750, database, NOBODY, None)
+    os.chown(state, 0, 0)
+    with pytest.raises(OSError, match=f"^{state} belongs to root"):
+        ownership.settle(state, 0o750, database, NOBODY, None)
+    ownership.settle(state, 0o750, database, None, None)
+
+
 def test_a_file_is_made_once(tmp_path: Path) -> None:
     """A file that is there is neither emptied nor given away."""
     path = tmp_path / "file"
