@@ -13,6 +13,7 @@ import dns.nameserver
 import dns.resolver
 
 from smtpplus.config import Endpoint
+from smtpplus.mail.reply import printable
 
 PATIENCE = 10.0  # seconds for all servers and retries together
 
@@ -22,7 +23,7 @@ class LookupFault(Exception):
 
 
 def look_up(name: str, servers: Sequence[Endpoint]) -> list[str]:
-    """The TXT records of `name`, each in one piece (RFC 7208 §3.3). `servers` are asked; without any, the system's."""
+    """The TXT records of `name`, each in one piece (RFC 7208 §3.3) and fit to be shown. `servers` are asked; without any, the system's."""
     try:
         resolver = dns.resolver.Resolver(configure=not servers)
         if servers:
@@ -33,4 +34,4 @@ def look_up(name: str, servers: Sequence[Endpoint]) -> list[str]:
         return []
     except (dns.exception.DNSException, OSError) as fault:
         raise LookupFault(f"the TXT records of {name} cannot be looked up: {str(fault).rstrip('.')}") from None
-    return [b"".join(record.strings).decode("utf-8", "replace") for record in answer]
+    return [printable(b"".join(record.strings).decode("utf-8", "replace")) for record in answer]
