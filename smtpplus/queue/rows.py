@@ -81,6 +81,11 @@ def put_off(parameters: str | None, release_at: float) -> str:
     return msgspec.json.encode(msgspec.structs.replace(given, release_at=release_at)).decode()
 
 
+def released_at(parameters: str | None) -> float:
+    """When a message with this column `parameters` was to be sent at the earliest; 0: at once."""
+    return msgspec.json.decode(parameters, type=_Parameters).release_at if parameters else 0.0
+
+
 def recipients(envelope: Envelope, begun: float = 0.0) -> list[tuple[Statement, Row]]:
     """What inserts the recipients of a new message. One whose first attempt has `begun` is tried again at that time."""
     steps: list[tuple[Statement, Row]] = []

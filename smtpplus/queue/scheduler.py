@@ -25,6 +25,7 @@ from smtpplus.queue.rates import Rates, Terms
 from smtpplus.queue.reach import Reach
 from smtpplus.queue.ready import Ready
 from smtpplus.queue.rules import Rules
+from smtpplus.queue.set_back import SetBack
 from smtpplus.queue.settlement import Settlement
 from smtpplus.queue.spool import Spool
 from smtpplus.queue.standing import SHOWN, Standing
@@ -89,6 +90,7 @@ class Scheduler:
             events=events,
         )
         self._head_start = self._make_head_start(schedule)
+        self._set_back = SetBack(database=database, pick_up=self._window.pick_up, schedule=schedule, now=now)
 
     def _make_reach(self, schedule: Sequence[float]) -> Reach:
         return Reach(
@@ -148,12 +150,16 @@ class Scheduler:
     def start(self) -> Deferred[int]:
         """Line up what the database holds, while mail already flows. Fires with the number of recipients found."""
         self._looking.start(LOOK, now=False)
+        self._set_back.bring_forward()
         return self._window.gather(self._settlement.new_id())  # what is accepted from now on lines itself up
 
     def _look(self) -> None:
         """Once a second: what has come due, and who has waited long enough for a better place."""
         self._window.look()
-        self._throttle.look()
+        set_back = self._set_back.look()
+        self._throttle.look(again=set_back)
+        if set_back:
+            self._set_back.bring_forward()
         self._ready.age()
         self._wake()
 

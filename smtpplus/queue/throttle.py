@@ -72,9 +72,9 @@ class Throttle:
             self.rates.count(load, now)
         return wait
 
-    def look(self) -> None:
-        """Let those go on whose time has come."""
-        self._let_go(self._now())
+    def look(self, *, again: bool = False) -> None:
+        """Let those go on whose time has come; `again`: all may ask anew, as the clock was set back."""
+        self._let_go(self._now(), everybody=again)
 
     def _let_go(self, now: float, *, everybody: bool = False) -> None:
         for kind, found in self._over.items():

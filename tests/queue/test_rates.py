@@ -139,6 +139,18 @@ class RateTests(RatedCase):
         self.assertEqual(self.agent.begun()[6:], [7, 8])
 
     @inlineCallbacks
+    def test_a_clock_that_is_set_back_shuts_nobody(self) -> Any:
+        """C7: who waits for a limit when the clock is set back does not wait until it has caught up: what went then is forgotten."""
+        for number in range(1, 9):
+            last = self.queue.spool.accept(envelope(number, 3, "app", f"b@{number}.net", at=self.wall), CONTENT)
+        yield last
+        yield self.deliver(5)
+        self.assertEqual(self.agent.begun(), [1, 2, 3, 4, 5, 6])
+        self.wall -= 3600
+        yield self.deliver(1)
+        self.assertEqual(self.agent.begun()[6:], [7, 8])
+
+    @inlineCallbacks
     def test_over_a_rate_mail_waits_and_goes(self) -> Any:
         """C7: of ten messages of one user six go at once and the others in the next minute, in their order, each once; another user's mail
         does not wait for them."""

@@ -9,7 +9,9 @@ from twisted.internet.defer import inlineCallbacks
 
 from smtpplus import events as facts
 from smtpplus.mail.envelope import queue_id
+from smtpplus.queue import actions
 from smtpplus.queue.rules import Rule, Rules
+from smtpplus.queue.selection import QueueView, Selection
 from tests.queue.fixtures import LATER, OK, envelope
 from tests.queue.house import CONTENT, QueueCase
 
@@ -74,6 +76,53 @@ class ScheduleTests(QueueCase):
         yield self.queue.start()
         yield self.begun(8)
         self.assertEqual(self.agent.begun(), list(range(22, 30)))
+
+    @inlineCallbacks
+    def deferred(self) -> Any:
+        """One message that failed, and one that did and was put off by six hours since."""
+        for number in (1, 2):
+            yield self.accept(envelope(number, 3, "app", f"b@d{number}.net", at=self.wall))
+        yield self.begun(2)
+        for transfer in self.agent.transfers:
+            transfer.end(LATER)
+        yield self.turn(1)
+
+        def put_off(connection: Any) -> None:
+            view = QueueView(connection, Rules(), lambda domain: domain, self.wall)
+            actions.move(connection, list(view.select(Selection(ids=(2,)))), self.wall + 6 * 3600, who="me", reason="test")
+
+        self.operate(put_off)
+        yield self.turn(1)
+
+    def due(self) -> list[float]:
+        """In how many seconds each is due."""
+        return [due - self.wall for (due,) in self.rows("SELECT due FROM recipients ORDER BY message_id")]
+
+    @inlineCallbacks
+    def test_retries_do_not_wait_for_a_clock_that_was_set_back(self) -> Any:
+        """C2: after the clock was set back a message that failed waits for the longest step of the schedule, four hours, at most; what was
+        put off stays where it is."""
+        yield self.deferred()
+        self.wall -= 86_400
+        self.clock.advance(0.25)
+        yield self.until(lambda: self.due()[0] < 86_400)
+        self.assertEqual(self.due(), [4 * 3600, 86_400 + 6 * 3600 - 1])
+        self.wall += 4 * 3600 - 2
+        yield self.turn(1)
+        self.assertEqual(self.agent.begun(), [1, 2])
+        yield self.turn(2)
+        self.assertEqual(self.agent.begun(), [1, 2, 1])
+
+    @inlineCallbacks
+    def test_a_start_with_the_clock_set_back_brings_retries_forward(self) -> Any:
+        """C2: the same if the clock was set back while the daemon was down."""
+        yield self.deferred()
+        yield self.close()
+        self.wall -= 86_400
+        self.open()
+        yield self.queue.start()
+        yield self.until(lambda: self.due()[0] < 86_400)
+        self.assertEqual(self.due(), [4 * 3600, 86_400 + 6 * 3600 - 1])
 
     @inlineCallbacks
     def test_a_schedule_outlives_a_restart(self) -> Any:
