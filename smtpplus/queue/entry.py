@@ -16,7 +16,7 @@ RECIPIENT_COST = 1024  # octets: what one more recipient weighs among users who 
 
 
 class Message:
-    """One accepted message, and how many recipients of it that are in memory are unsettled."""
+    """One accepted message, and how many recipients of it that are in memory wait for what becomes of this attempt."""
 
     __slots__ = ("content", "envelope", "left", "name")
 

@@ -56,7 +56,7 @@ class Reach:
         self.demand(destination)
         wait = retry.delay(self._schedule, destination.closures)
         destination.until = self._now() + wait
-        destination.reopening = self._clock.callLater(wait, self._reopen, destination)
+        destination.reopening = self._clock.callLater(wait, self._try_again, destination)
 
     def retry(self, names: Collection[str]) -> None:
         """Try these destinations now, if they are closed."""
@@ -91,6 +91,11 @@ class Reach:
         """How many destinations are closed, and some of them."""
         closed = [each for each in self._ready.destinations() if each.closed]
         return len(closed), tuple(BackingOff(each.name, each.until, each.failures, sum(each.loaded)) for each in closed[:SHOWN])
+
+    def _try_again(self, destination: Destination) -> None:
+        if destination.top() is None and not destination.running:  # there is nothing to try it with: it is forgotten
+            destination.failures = destination.closures = 0
+        self._reopen(destination)
 
     def _reopen(self, destination: Destination) -> None:
         if destination.reopening is not None and destination.reopening.active():

@@ -118,7 +118,7 @@ class Settlement:
             self._failed(entry, failed, notices, now)
         due = self._later(entry, later, notices, steps, now=now, end=end) if later else None
         message = entry.message
-        message.left -= len(done) + len(failed)
+        message.left -= len(done) + len(failed) + len(later)
         if entry.alone and due is None:
             steps += _removal(message)
         else:

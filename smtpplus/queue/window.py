@@ -373,25 +373,27 @@ class Window:
         self.look()
 
     def _into(self, stored: Stored, destination: str, barred: list[Entry]) -> None:
-        now = self._now()
-        entries = self._entries(stored)
-        if len(entries) > 1:
-            self._spool.forget(stored[1])  # its destinations may be read apart: nobody would know when to let go of it
-        for entry in entries:
-            if destination not in (ANY, entry.destination):
-                continue
-            if entry.due > now:  # also one that was due when it was parked, if the clock was set back
-                self.calendar.add(entry.due, entry.message.envelope.id)
-            elif self._inside.misses(entry):
-                continue
-            elif destination == ANY:
-                if entry.message.envelope.id not in self._reading.get((entry.destination, entry.level), ()):
-                    self._place(entry)
-            elif self._barred(entry):  # since it was asked for
+        entries = [entry for entry in self._entries(stored) if destination in (ANY, entry.destination)]
+        taken = [entry for entry in entries if self._takes(entry)]
+        if len(taken) != 1:
+            self._spool.forget(stored[1])  # nobody wants it; or several do, and nobody would know when to let go of it
+        for entry in taken:
+            if destination != ANY and self._barred(entry):  # since it was asked for
                 self._spool.forget(stored[1])
                 barred.append(entry)
-            else:
+            elif destination != ANY:
                 self._enter(entry)
+            elif entry.message.envelope.id in self._reading.get((entry.destination, entry.level), ()):  # it will be read again
+                self._spool.forget(stored[1])
+            else:
+                self._place(entry)
+
+    def _takes(self, entry: Entry) -> bool:
+        """Whether an entry that was read is to wait for its turn, and does not yet."""
+        if entry.due > self._now():  # also one that was due when it was parked, if the clock was set back
+            self.calendar.add(entry.due, entry.message.envelope.id)
+            return False
+        return not self._inside.misses(entry)
 
     def _not_read(self, failure: Failure, wishes: list[Wish]) -> None:
         self._log.failure("{count} waiting messages cannot be read; trying again", failure, count=len(wishes))

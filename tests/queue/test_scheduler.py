@@ -230,6 +230,31 @@ class SchedulerTests(QueueCase):
         self.assertEqual(self.agent.begun()[3:], [6, 4, 5])
 
     @inlineCallbacks
+    def test_a_destination_without_mail_is_forgotten(self) -> Any:
+        """One that did not answer, and has no mail left when it is tried again, does not stay in memory."""
+        yield self.accept(envelope(1, 3, "app", "b@dead.net", sender="", at=self.wall - 5 * 86_400))
+        yield self.begun(1)
+        self.agent.transfers[0].end(LATER, peer="", reason="connection_refused")
+        yield self.turn(1)
+        self.assertEqual(self.rows("SELECT count(*) FROM messages"), [(0,)])
+        self.assertEqual(self.queue.scheduler.standing().destinations_backing_off, 1)
+        yield self.turn(60)
+        self.assertEqual(self.queue.scheduler.standing().destinations_backing_off, 0)
+        self.assertEqual(self.queue.scheduler._ready.spread(), 0)
+
+    @inlineCallbacks
+    def test_deferred_mail_keeps_nothing_in_memory(self) -> Any:
+        """The content of a message that is tried later leaves the cache to others, whether it goes to one destination or to more."""
+        free = self.queue.spool._cache
+        yield self.accept(envelope(1, 3, "app", "b@x.net", at=self.wall))
+        yield self.accept(envelope(2, 3, "app", "b@x.net", "b@y.net", at=self.wall))
+        yield self.begun(3)
+        self.assertEqual(self.queue.spool._cache, free - 2 * len(CONTENT))
+        for transfer in self.agent.transfers:
+            transfer.end(LATER)
+        yield self.until(lambda: self.queue.spool._cache == free)
+
+    @inlineCallbacks
     def test_a_restart_with_the_clock_set_back_finds_everything(self) -> Any:
         """A30, C2: mail whose ids are ahead of the clock at the start is found, and goes, and new mail gets no id of it."""
         yield self.accept(envelope(5_000_000 << 32, at=self.wall))
