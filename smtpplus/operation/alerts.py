@@ -30,6 +30,7 @@ def list_alerts(operation: Operation, list_: str | None, as_json: bool) -> None:
     import msgspec
     from sqlalchemy import select
 
+    from smtpplus.operation.absent import need
     from smtpplus.storage.schema import problems
 
     query = select(problems).order_by(problems.c.last_at.desc())
@@ -37,6 +38,8 @@ def list_alerts(operation: Operation, list_: str | None, as_json: bool) -> None:
         query = query.where(problems.c.list == list_.lower())
     with operation.transaction(reading=True) as connection:
         found = [{**row._mapping, "facts": msgspec.json.decode(row.facts)} for row in connection.execute(query)]
+        if not found:
+            need(connection, list_=list_)
     if as_json:
         print_json(found)
         return

@@ -38,6 +38,7 @@ def explain(operation: Operation, what: str | None, user: str | None, since: str
 
     It takes a queue ID, a Message-ID, or the reference "(ref …)" of a refusal.
     """
+    from smtpplus.operation.absent import need
     from smtpplus.operation.checks import moment
 
     if (what is None) is (user is None):
@@ -52,6 +53,8 @@ def explain(operation: Operation, what: str | None, user: str | None, since: str
                 raise Refused(_unknown(operation, what))
         else:
             found = _of_user(operation, connection, str(user).lower(), start, now)
+            if not found:
+                need(connection, user=user)
     if as_json:
         print_json(found[0] if what is not None and len(found) == 1 else found)
         return

@@ -78,7 +78,7 @@ def trusted(configuration: Configuration, connection: Connection) -> Iterator[Fi
             yield Finding("trusted networks", True, f"they submit as user {user.name}")
             continue
         fault = "who does not exist" if user is None else "who is not active"
-        change = f"smtpplus user {'add' if user is None else 'activate'} {quoted(name)}"
+        change = f"smtpplus user add {quoted(name)}" if user is None else f"smtpplus user activate {quoted(name)}"
         remedy = f"{change}, or name another user in trusted_as of the [[listen]]"
         yield Finding("trusted networks", False, f"they submit as user {name}, {fault}: all their mail is refused", remedy)
 

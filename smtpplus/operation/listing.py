@@ -97,7 +97,7 @@ def print_rules(rules: Iterable[Rule]) -> None:
 
     table = Table("Rule", "Holds", "Running", "Until", "Reason", "Who", "Since")
     for rule in rules:
-        until = date(rule.expires_at) if rule.expires_at else "lifted"
+        until = date(rule.expires_at) if rule.expires_at else "released"
         cells = (str(rule.id), meant(rule), rule.running, until, rule.reason, rule.who, date(rule.created_at))
         table.add_row(*map(Text, cells))
     if table.row_count:

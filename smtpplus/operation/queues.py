@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from smtpplus.operation import absent
 from smtpplus.operation.cli import Operation, Refused, console, date, operator, print_json
 from smtpplus.operation.listing import (
     meant,
@@ -59,7 +60,10 @@ def list_queue(operation: Operation, /, *, state: Any, limit: int, after: str | 
     start = FIRST if after is None else parse_key(after)
     with operation.transaction(reading=True) as connection:
         view, rules = _view(operation, connection)
-        found = list(view.select(selection(texts, state=state), after=start, limit=limit + 1))
+        chosen = selection(texts, state=state)
+        found = list(view.select(chosen, after=start, limit=limit + 1))
+        notes = [] if as_json or found else absent.absent(operation, connection, view, named(texts))
+        notes += [] if as_json or found else [absent.gone(lost).rstrip(".")] if (lost := absent.missing(connection, chosen.ids)) else []
     following = written_key(found[limit - 1]) if len(found) > limit else None
     found = found[:limit]
     if as_json:
@@ -67,6 +71,8 @@ def list_queue(operation: Operation, /, *, state: Any, limit: int, after: str | 
         return
     print_rules(rules)
     print_queued(found)
+    for note in notes:
+        click.echo(f"Note: {note}.", err=True)
     if following is not None:
         click.echo(f"There are more: --after {following}")
 
@@ -124,6 +130,10 @@ def _hold(operation: Operation, running: Any, lasting: str | None, reason: str, 
     seconds = 0.0 if lasting is None else parse_span(lasting)
     now = time.time()
     with operation.transaction() as connection:
+        lost = absent.missing(connection, selection(texts).ids)
+        if lost:
+            raise Refused(f"{absent.gone(lost)} No rule was made.")
+        notes = absent.absent(operation, connection, _view(operation, connection)[0], chosen)
         for kind, value in chosen:
             rule = rulebook.add(
                 connection,
@@ -138,6 +148,8 @@ def _hold(operation: Operation, running: Any, lasting: str | None, reason: str, 
                 lifetime=operation.configuration.queue.lifetime,
             )
             click.echo(f"Rule {rule.id} holds {meant(rule)}" + (f" until {date(rule.expires_at)}." if seconds else " until it is lifted."))
+    for note in notes:
+        click.echo(f"Note: {note}. The rule holds what comes.", err=True)
 
 
 def _holding(command: Callable[..., None]) -> Callable[..., None]:
@@ -222,8 +234,9 @@ def _acting(command: Callable[..., None]) -> Callable[..., None]:
 def cancel(operation: Operation, /, *, all_: bool, state: Any, reason: str, as_json: bool, **texts: Any) -> None:
     """Take recipients out of the queue for good; their senders are not told. An attempt under way is given up before the end of its
     data, and finished after it."""
-    count = cancel_selected(operation, explicit(texts, all_=all_, state=state), reason=reason)
-    print_count(count, "cancelled", as_json)
+    chosen = explicit(texts, all_=all_, state=state)
+    lost = _absent(operation, texts, chosen)
+    _told(cancel_selected(operation, chosen, reason=reason), "cancelled", as_json, lost)
 
 
 def cancel_selected(operation: Operation, chosen: Selection, *, reason: str) -> int:
@@ -239,7 +252,9 @@ def cancel_selected(operation: Operation, chosen: Selection, *, reason: str) -> 
 @click.pass_obj
 def retry(operation: Operation, /, *, all_: bool, state: Any, reason: str, as_json: bool, **texts: Any) -> None:
     """Try now what waits for its next attempt or its schedule, also at destinations that are left alone for a while."""
-    print_count(_move(operation, explicit(texts, all_=all_, state=state), 0.0, reason), "due now", as_json)
+    chosen = explicit(texts, all_=all_, state=state)
+    lost = _absent(operation, texts, chosen)
+    _told(_move(operation, chosen, 0.0, reason), "due now", as_json, lost)
 
 
 @queue.command()
@@ -251,10 +266,32 @@ def reschedule(
     operation: Operation, /, *, all_: bool, state: Any, reason: str, as_json: bool, at: str | None, in_: str | None, **texts: Any
 ) -> None:
     """Let mail wait until a time. An attempt that is under way is not disturbed; its retry is."""
-    if (at is None) is (in_ is None):
+    if at is None and in_ is None:
         raise click.UsageError("Say when: by --at or by --in.")
-    due = parse_moment(at) if at is not None else time.time() + parse_span(in_ or "")
-    print_count(_move(operation, explicit(texts, all_=all_, state=state), due, reason), f"due at {date(due)}", as_json)
+    if at is not None and in_ is not None:
+        raise click.UsageError("Say when by --at or by --in, not by both.")
+    now = time.time()
+    due = parse_moment(at) if at is not None else now + parse_span(in_ or "")
+    if due < now:
+        raise click.UsageError(f"--at: {date(due)} is over; smtpplus queue retry lets mail go now.")
+    chosen = explicit(texts, all_=all_, state=state)
+    lost = _absent(operation, texts, chosen)
+    _told(_move(operation, chosen, due, reason), f"due at {date(due)}", as_json, lost)
+
+
+def _absent(operation: Operation, texts: Any, chosen: Selection) -> list[str]:
+    """Tell of what is named and not there; the queue IDs among it."""
+    with operation.transaction(reading=True) as connection:
+        for note in absent.absent(operation, connection, _view(operation, connection)[0], named(texts)):
+            click.echo(f"Note: {note}.", err=True)
+        return absent.missing(connection, chosen.ids)
+
+
+def _told(count: int, what: str, as_json: bool, lost: list[str]) -> None:
+    """How many recipients something was done to; exit status 1 if a message that was named is not there."""
+    print_count(count, what, as_json)
+    if lost:
+        raise Refused(absent.gone(lost))
 
 
 def _move(operation: Operation, chosen: Selection, due: float, reason: str) -> int:

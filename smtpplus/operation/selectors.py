@@ -81,6 +81,8 @@ def explicit(texts: dict[str, Any], *, all_: bool, state: Any = None) -> Selecti
     from smtpplus.queue.selection import Selection
 
     found = selection(texts, state=state)
-    if (found == Selection()) is not all_:
+    if all_ and found != Selection():
+        raise click.UsageError("--all means everything that is queued; leave it out, and the selectors say what is meant.")
+    if not all_ and found == Selection():
         raise click.UsageError("Name what is meant by selectors, or --all for everything that is queued.")
     return found

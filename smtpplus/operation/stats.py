@@ -40,12 +40,15 @@ def stats(
     days are counted.
     """
     from smtpplus.observation import statistics
+    from smtpplus.operation.absent import need
     from smtpplus.operation.checks import moment
 
     now = time.time()
     begin, end = moment(since, now), moment(until, now)
     with operation.transaction(reading=True) as connection:
         found = _count(connection, by, begin, end, only)
+        if not found:
+            need(connection, user=only["user"], list_=only["list_"])
     rows, total = statistics.ordered(by, found, top), statistics.total(found.values())
     if svg is not None:
         _draw(svg, f"Recipients by {by}, {date(begin)} to {date(end)}", rows)

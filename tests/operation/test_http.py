@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import socket
@@ -43,7 +44,8 @@ def talk(port: int, octets: bytes, leave: bool = False, source: str = "") -> byt
         try:
             connection.sendall(octets)
             if leave:
-                connection.shutdown(socket.SHUT_WR)
+                with contextlib.suppress(OSError):  # the server may have closed it already; what it said is still there to be read
+                    connection.shutdown(socket.SHUT_WR)
             answer = b""
             while piece := connection.recv(65_536):
                 answer += piece

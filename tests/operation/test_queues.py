@@ -182,6 +182,36 @@ def test_cancel(engine: Engine, queue: Queue) -> None:
     assert [tuple(note) for note in notes] == [("a@x.net", "cancelled", ""), ("b@y.net", "cancelled", "a mistake")]
 
 
+def test_a_slip_does_not_look_like_success(engine: Engine, queue: Queue) -> None:
+    """A name that nobody has, and which no queued mail meets, is noted; rules for what is to come are made all the same."""
+    put(engine, user="gone")
+    for arguments, note in (
+        (("--user", "shpo"), "Note: there is no user shpo, and nothing queued matches"),
+        (("--list", "nolist"), "Note: there is no list nolist, and nothing queued matches"),
+        (("--destination", "gmial.com"), "Note: nothing queued matches destination gmial.com now"),
+        (("--destination", "smtp://smrt:25"), "Note: no [[route]] has via smtp://smrt:25"),
+        (("--sender-domain", "exmaple.com"), "Note: nothing queued matches sender-domain exmaple.com now"),
+    ):
+        assert note in queue("queue", "list", *arguments)
+        assert note in queue("queue", "cancel", *arguments)
+        assert f"{note}" in queue("queue", "hold", *arguments)
+    for arguments in (("--user", "gone"), ("--list", "default"), ("--destination", "smtp://smart:25"), ("--level", "1")):
+        assert "Note" not in queue("queue", "hold", *arguments)
+    assert len(queue("queue", "list", "--json")["rules"]) == 9
+
+
+def test_a_message_that_is_not_there_is_refused(engine: Engine, queue: Queue) -> None:
+    """Who names a queue ID that is nowhere gets 1; what else was named is done, and no rule is made."""
+    there, nowhere = queue_id(put(engine)), queue_id(NEW_ID())
+    assert f"Message {nowhere} is not in the queue" in queue("queue", "hold", "--id", there, "--id", nowhere, status=1)
+    assert queue("queue", "list", "--json")["rules"] == []
+    for verb in (("retry",), ("reschedule", "--in", "2h"), ("cancel",)):
+        output = queue("queue", *verb, "--id", nowhere, "--id", there, status=1)
+        assert "1 recipient" in output and f"Message {nowhere} is not in the queue" in output
+    assert count(engine) == (0, 0, 0)
+    assert f"Message {there} is not in the queue" in queue("queue", "list", "--id", there)
+
+
 def test_many_are_changed_in_batches(engine: Engine, queue: Queue) -> None:
     """More than a batch is changed to the last, and each change once."""
     row = {"number": 0, "address": "b@x.net", "level": 3, "user": "app", "attempts": 1, "due": time.time() + 1000, "reply": "451 later"}
@@ -210,7 +240,8 @@ def test_wrong_usage(queue: Queue) -> None:
     """What is not meant clearly changes nothing: status 2 and a sentence."""
     for arguments, sentence in (
         (("cancel",), "or --all for everything"),
-        (("cancel", "--all", "--user", "x"), "or --all for everything"),
+        (("cancel", "--all", "--user", "x"), "leave it out, and the selectors say"),
+        (("cancel", "--all", "--state", "deferred"), "leave it out, and the selectors say"),
         (("hold", "--user", "x", "--level", "3"), "A rule selects by one thing"),
         (("hold",), "A rule selects by one thing"),
         (("list", "--level", "9"), "levels are 1 to 5"),
@@ -220,6 +251,8 @@ def test_wrong_usage(queue: Queue) -> None:
         (("hold", "--all", "--for", "soon"), "is no duration"),
         (("reschedule", "--all"), "Say when"),
         (("reschedule", "--all", "--at", "tomorrow"), "is no time"),
+        (("reschedule", "--all", "--at", "2033-05-18", "--in", "2h"), "not by both"),
+        (("reschedule", "--all", "--at", "2020-05-18"), "is over; smtpplus queue retry"),
     ):
         output = queue("queue", *arguments, status=2)
         assert sentence in " ".join(output.split()), output
@@ -261,3 +294,14 @@ def test_deleting_a_user_may_drop_queued_mail(engine: Engine, queue: Queue) -> N
     assert "Queued recipients dropped: 1." in queue("user", "delete", "two", "--queued", "drop")
     assert [each["user"] for each in queue("queue", "list", "--json")["recipients"]] == ["one"]
     assert count(engine) == (1, 1, 1)
+
+
+def test_nothing_is_said_of_who_is_not_there(queue: Queue) -> None:
+    """A mistyped user or list has no mail and no problems: that is refused, and not told as if all were well."""
+    queue("user", "add", "app", "--allow-any")
+    for arguments in (["stats", "--user"], ["explain", "--user"], ["stats", "--json", "--by", "user", "--user"]):
+        assert 'There is no user "shpo"; `smtpplus user list` names them.' in queue(*arguments, "shpo", status=1)
+        queue(*arguments, "App")
+    for arguments in (["stats", "--list"], ["alerts", "list", "--list"]):
+        assert 'There is no list "nolist"; `smtpplus list list` names them.' in queue(*arguments, "nolist", status=1)
+        queue(*arguments, "Default")
