@@ -101,8 +101,11 @@ class Sessions:
         return empty.addBoth(settled)
 
     def _insist(self) -> None:
+        """The grace period is over. Who waits for a commit may yet hear how it ends, and else hears nothing, and sends again if it is
+        careful; after 421 it would have to, also if the message is kept."""
         for session in list(self._all):
-            session.bye(reasons.SHUTTING_DOWN.refusal())
+            if not session.waiting:
+                session.bye(reasons.SHUTTING_DOWN.refusal())
 
     def _abort(self) -> None:
         for session in list(self._all):

@@ -345,6 +345,30 @@ class StopTests(SessionCase):
         self.assertEqual((self.spool.kept, len(service.sessions)), ([], 0))
 
     @inlineCallbacks
+    def test_what_may_yet_be_kept_is_not_refused(self) -> Any:
+        """C11: a client whose message is still being committed when `grace` is over gets no 421, as it may be kept: 250, or no reply."""
+        service = self.serve(limits=Limits(grace=0.2))
+        self.spool.hold = True
+
+        def begin() -> Client:
+            client = self.logged_in()
+            client.say("MAIL FROM:<app@a.com>", "RCPT TO:<x@example.net>", "DATA")
+            client.send(MESSAGE + b".\r\n")
+            return client
+
+        client = yield self.during(begin)
+        yield service.stopService()
+
+        def heard() -> str:
+            try:
+                return client.line()
+            except ConnectionResetError:
+                return ""
+
+        self.assertEqual((yield self.during(heard)), "")
+        client.close()
+
+    @inlineCallbacks
     def test_a_client_that_does_not_listen_is_cut_off(self) -> Any:
         """A session that takes no reply cannot keep the server from stopping."""
         service = self.serve(limits=Limits(junk_commands=1_000_000_000, grace=0.2))
