@@ -356,7 +356,7 @@ class StopTests(SessionCase):
             client.send(MESSAGE + b".\r\n")
             return client
 
-        client = yield self.during(begin)
+        client: Client = yield self.during(begin)
         yield service.stopService()
 
         def heard() -> str:
