@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from smtpplus.accounts.user import User
     from smtpplus.operation.proof import Asked
 
+PASSWORD_LEAST = 8  # characters, NIST SP 800-63B section 5.1.1.2
 PASSWORD_LIMIT = 1024  # octets read with --password-stdin
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -266,10 +267,16 @@ def _new_password(from_stdin: bool) -> tuple[str | None, str, str | None]:
     if not given:
         raise click.UsageError("There is no password on the first line of standard input.")
     try:
-        if "\0" in given.decode("utf-8"):
+        text = given.decode("utf-8")
+        if "\0" in text:
             raise ValueError
     except ValueError:
         raise click.UsageError("The password on standard input is no text in UTF-8; mail clients could not send it.") from None
+    if len(text) < PASSWORD_LEAST:
+        raise click.UsageError(
+            f"The password on standard input has fewer than {PASSWORD_LEAST} characters and is soon guessed; "
+            "leave out --password-stdin, and a good one is made and shown."
+        )
     return None, passwords.hash_password(given), passwords.scram_verifier(given)
 
 

@@ -98,7 +98,7 @@ def test_password_is_printed_once_and_kept_nowhere(config: Path, run: Run) -> No
     assert not any(hashed in output or "argon2" in output for output in later)
 
 
-@pytest.mark.parametrize("line", [b"secret\n", b"secret\r\n", b"secret", b"secret\nmore\n", "pässwörd ünd blank\n".encode()])
+@pytest.mark.parametrize("line", [b"a secret\n", b"a secret\r\n", b"a secret", b"a secret\nmore\n", "pässwörd ünd blank\n".encode()])
 def test_password_from_standard_input(config: Path, run: Run, line: bytes) -> None:
     """A6: --password-stdin takes the first line as the password, for migration, and prints it nowhere."""
     result = run("user", "add", "demo", "--domains", "a.com", "--password-stdin", "--json", stdin=line)
@@ -106,9 +106,9 @@ def test_password_from_standard_input(config: Path, run: Run, line: bytes) -> No
     assert passwords.verify(stored(config, "demo").password, line.splitlines()[0])
 
 
-@pytest.mark.parametrize("line", [b"", b"\n", b"\xff\n", b"a\0b\n", b"x" * 2000])
+@pytest.mark.parametrize("line", [b"", b"\n", b"\xff\n", b"a\0bcdefgh\n", b"x" * 2000, "sieben€".encode()])
 def test_faulty_password_from_standard_input(run: Run, line: bytes) -> None:
-    """A6: no password, one that is no text or one without end is wrong usage, and no user is made."""
+    """A6: no password, one that is no text, one of less than 8 characters or one without end is wrong usage, and no user is made."""
     result = run("user", "add", "demo", "--password-stdin", stdin=line)
     assert (result.exit_code, result.stdout) == (2, "")
     run("user", "add", "other", "--allow-any")
