@@ -13,6 +13,8 @@ from smtpplus.operation.listing import print_rules, rule_json, span
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from sqlalchemy import Connection
+
     from smtpplus.queue.standing import Standing
 
 
@@ -31,8 +33,9 @@ def status(operation: Operation, as_json: bool) -> None:
         levels = _levels(depth(connection, now), now)
         rules = rulebook.in_force(connection, now)
         found = standing.read(connection)
+        delayed = waits_for_its_time(connection, now, 0 if found is None else found[0].standing.running)
     running = found is not None and standing.alive(found[0].process)
-    stands = found[0].standing if found is not None and running else None
+    stands = msgspec.structs.replace(found[0].standing, delayed=delayed) if found is not None and running else None
     if as_json:
         print_json(
             {
@@ -49,6 +52,21 @@ def status(operation: Operation, as_json: bool) -> None:
     print_rules(rules)
     if stands is not None:
         _print_standing(stands)
+
+
+def waits_for_its_time(connection: Connection, now: float, running: int) -> int:
+    """How many recipients are scheduled or put off. The database knows: the daemon keeps times of mail that went meanwhile.
+
+    Of `running` attempts, those that are not the first ones of their messages are not told from what waits, and taken off."""
+    from sqlalchemy import distinct, func, select
+
+    from smtpplus.storage.schema import recipients
+
+    c = recipients.c
+    first = (c.attempts > 0) & c.reply.is_(None)
+    later = connection.scalar(select(func.count()).select_from(recipients).where(c.due > now, ~first)) or 0
+    trying = connection.scalar(select(func.count(distinct(c.message_id))).where(c.due > now, first)) or 0
+    return max(0, later - max(0, running - trying))
 
 
 def _levels(rows: Iterable[Any], now: float) -> list[dict[str, Any]]:

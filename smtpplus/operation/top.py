@@ -140,12 +140,18 @@ def _reasons(before: Sample, now: Sample, seconds: float) -> RenderableType:
 
 def _standing(operation: Operation) -> tuple[Standing | None, list[tuple[str, int, int]]]:
     """How the daemon stands, if it runs, and the destinations for which most is queued."""
+    import msgspec
+
+    from smtpplus.operation.status import waits_for_its_time
     from smtpplus.queue import standing
 
     with operation.transaction(reading=True) as connection:
         found = standing.read(connection)
         busy = _busiest(connection)
-    return (found[0].standing if found is not None and standing.alive(found[0].process) else None), busy
+        if found is None or not standing.alive(found[0].process):
+            return None, busy
+        stands = found[0].standing
+        return msgspec.structs.replace(stands, delayed=waits_for_its_time(connection, time.time(), stands.running)), busy
 
 
 def _busiest(connection: Connection) -> list[tuple[str, int, int]]:

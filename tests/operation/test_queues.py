@@ -272,6 +272,21 @@ def test_status(engine: Engine, queue: Queue) -> None:
     assert "The daemon does not run." in queue("status")
 
 
+def test_status_counts_what_waits_for_its_time(engine: Engine, queue: Queue) -> None:
+    """D1: what waits for its time is counted in the queue: the times of mail that went, was cancelled or is under way do not count."""
+    row = Row(os.getpid(), Standing(0, 7, 2))
+    with engine.begin() as connection:
+        connection.execute(insert(schema.status).values(name="queue", value=msgspec.json.encode(row).decode(), at=1.0))
+    assert "Waiting for their time: 0." in queue("status")
+    later = time.time() + 1000
+    change(engine, put(engine), due=later, attempts=1)  # under way for the first time
+    for _ in range(2):  # of which one is under way
+        change(engine, put(engine), due=later, attempts=1, reply="451 later")
+    change(engine, put(engine), due=later)
+    assert "Waiting for their time: 2." in queue("status")
+    assert queue("status", "--json")["daemon"]["delayed"] == 2
+
+
 def test_status_names_who_waits_for_a_limit(engine: Engine, queue: Queue) -> None:
     """C7: users, lists and destinations over a limit are named, with the limit and when there is room again."""
     waits = (OverRate("list", "news", 1.0e9, "500 recipients an hour"), OverRate("destination", "x.net", 1.0e9, "10 octets a day"))
