@@ -65,12 +65,13 @@ def gate(queued: Queued, stands: Standing | None, date: Callable[[float], str], 
         lift = f"smtpplus queue release --rule {rule.id}"
         return Gate(queued.address, "rule", f"held by {rule.name}, {made}", goes, rule.expires_at or None, lift)
     then = f", and is then held by {queued.rule.name}" if queued.rule is not None else ""
+    first = f"smtpplus queue release --rule {queued.rule.id}, then " if queued.rule is not None else ""
     if queued.state == "scheduled":
-        change = f"smtpplus queue reschedule --id {queued.name} --at TIME"
+        change = f"{first}smtpplus queue reschedule --id {queued.name} --at TIME"
         return Gate(queued.address, "scheduled", f"scheduled for {date(queued.due)}", f"it goes then{then}", queued.due, change)
     if queued.state == "trying" and queued.address in around.cut_off:
         text = f"attempt {queued.attempts} was cut off when the daemon ended"
-        change = f"smtpplus queue retry --id {queued.name}"
+        change = f"{first}smtpplus queue retry --id {queued.name}"
         return Gate(queued.address, "retry", text, f"it is tried again at {date(queued.due)}{then}", queued.due, change)
     if queued.state == "trying" or (queued.state == "deferred" and queued.address in around.under_way):
         return _trying(queued, stands, date, around)
@@ -82,7 +83,7 @@ def gate(queued: Queued, stands: Standing | None, date: Callable[[float], str], 
             text,
             f"it is tried again at {date(queued.due)}{then}",
             queued.due,
-            f"smtpplus queue retry --id {queued.name}",
+            f"{first}smtpplus queue retry --id {queued.name}",
         )
     return _ready(queued, stands, date, around)
 

@@ -6,6 +6,7 @@ fields, so that nothing that happened is left out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,8 +14,11 @@ import msgspec
 
 from smtpplus import events
 from smtpplus.events import Event
-from smtpplus.mail.reasons import REASONS
+from smtpplus.mail.reasons import PEER_DEFERRED, PEER_REFUSED, REASONS
 from smtpplus.observation.record import Life
+
+_SAID_BY_PEER = frozenset((PEER_DEFERRED.code, PEER_REFUSED.code))  # the only reasons whose replies are the peer's own
+_CODES = re.compile(r"(\d{3} \d\.\d{1,3}\.\d{1,3}) (.+)", re.DOTALL)
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -67,13 +71,19 @@ def _delivered(event: events.Delivered, _: Callable[[float], str]) -> str:
 
 
 def _deferred(event: events.Deferred, date: Callable[[float], str]) -> str:
-    said = f"{event.peer} said {event.reply}" if event.peer else event.reply
-    return f"{event.recipient} put off at attempt {event.attempt} until {date(event.next_attempt)}: {said}"
+    return f"{event.recipient} put off at attempt {event.attempt} until {date(event.next_attempt)}: {_answer(event)}"
 
 
 def _failed(event: events.Failed, _: Callable[[float], str]) -> str:
-    said = f"{event.peer} said {event.reply}" if event.peer else event.reply
-    return f"{event.recipient} failed for good at attempt {event.attempt}: {said}"
+    return f"{event.recipient} failed for good at attempt {event.attempt}: {_answer(event)}"
+
+
+def _answer(event: events.Deferred | events.Failed) -> str:
+    """Why: the peer's own words as such, or ours, which quote the peer if it said anything."""
+    if event.reason in _SAID_BY_PEER:
+        return f"{event.peer} said {event.reply}" if event.peer else event.reply
+    parts = _CODES.match(event.reply)
+    return f"{parts[2]} (our own verdict, {parts[1]})" if parts is not None else event.reply
 
 
 _WORDS: dict[type[Event], Callable[[Any, Callable[[float], str]], str]] = {

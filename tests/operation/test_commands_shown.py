@@ -20,6 +20,7 @@ OURS = {  # of our own making, and plain words
     "by_rule[1]",
     "event.id",
     "queued.name",
+    "queued.rule.id",
     "rule.id",
     "token",
 }

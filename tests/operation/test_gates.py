@@ -11,7 +11,7 @@ import pytest
 from smtpplus import events
 from smtpplus.operation.gates import Around, gate
 from smtpplus.operation.health import started_at
-from smtpplus.operation.narration import Pause, pauses, stopped_until, under_way
+from smtpplus.operation.narration import Pause, pauses, sentence, stopped_until, under_way
 from smtpplus.queue.rates import OverRate
 from smtpplus.queue.rules import Rule
 from smtpplus.queue.selection import Queued
@@ -142,6 +142,25 @@ def test_attempts_under_way_and_cut_off() -> None:
     assert under_way(told, 15.0) == {"y@b.com"}
     assert time.time() - 3600 < started_at(os.getpid()) <= time.time() + 1
     assert started_at(-1) == 0.0
+
+
+def test_what_is_put_off_and_held_needs_both_commands() -> None:
+    """D3: a retry alone does not let mail go that a rule holds as soon as it is due: the rule's release is named before it."""
+    for more in ({"state": "deferred", "reply": "451 no", "attempts": 2}, {"state": "scheduled"}):
+        found = gate(queued(rule=RULE, due=90.0, **more), IDLE, str)
+        assert found.command.startswith("smtpplus queue release --rule 7, then smtpplus queue re")
+        assert "then held by rule 7" in found.following
+
+
+def test_the_peer_is_not_given_our_words() -> None:
+    """D3: what the peer said is told as its words, and what we say of it as ours, with the code that is ours."""
+    theirs = events.Deferred(1.0, "x", "y@b.com", "b.com", "mx.b.com", "450 4.2.0 later", "peer_deferred", 1, 90.0)
+    assert sentence(theirs, str).endswith(": mx.b.com said 450 4.2.0 later")
+    reply = "454 4.7.0 mx.b.com did not accept our login: 535 5.7.8 no"
+    ours = events.Deferred(1.0, "x", "y@b.com", "b.com", "mx.b.com", reply, "peer_login_failed", 1, 90.0)
+    assert sentence(ours, str).endswith(": mx.b.com did not accept our login: 535 5.7.8 no (our own verdict, 454 4.7.0)")
+    late = events.Failed(1.0, "x", "y@b.com", "b.com", "mx.b.com", "554 5.4.7 Too late: 450 no", "expired", 9)
+    assert sentence(late, str).endswith(": Too late: 450 no (our own verdict, 554 5.4.7)")
 
 
 def test_stops_are_added_up() -> None:
