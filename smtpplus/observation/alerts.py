@@ -35,6 +35,7 @@ LIMIT = 200  # different signs gathered in a second: each costs the writer a few
 OWN = 10_000  # queue IDs of our own mail that are remembered
 ADDRESSES = 10_000  # clients whose failed logins are counted
 
+Key = tuple[str, str | None, str, str]  # of a problem: kind, list, user while the list is not known, and what
 _OF_MAIL: frozenset[type[Any]] = frozenset((Failed, Delayed))  # what becomes of our own mail is no sign
 
 
@@ -63,7 +64,7 @@ class Alerts:
         self._counted_with = folded
         self._tell_webhook = told
         self._gathered: dict[tuple[str, str | None, str, str], Signs] = {}
-        self._failure = ("", "")  # the last message that failed or was put off, and the reply: why its sender is told
+        self._failure: tuple[str, str, Key | None] = ("", "", None)  # the last message that failed or was put off, the reply, the problem
         self._own: set[str] = set()
         self._own_order: deque[str] = deque()
         self._logins: Counter[str] = Counter()  # failed ones by address
@@ -99,12 +100,12 @@ class Alerts:
                 self._sign(problem, event.at, event.count)
             return
         problem = SIGNS[type(event)](event)
-        if event.__class__ in _OF_MAIL:
-            self._failure = (event.id, event.reply)
+        if problem is not None and event.__class__ is Bounced and self._failure[0] == event.id:  # stated just before
+            problem = self._explained(event, problem)
         if problem is not None:
-            if event.__class__ is Bounced and self._failure[0] == event.id:  # stated just before
-                problem = msgspec.structs.replace(problem, facts=msgspec.structs.replace(problem.facts, why=self._failure[1]))
             self._sign(problem, event.at)
+        if event.__class__ in _OF_MAIL:
+            self._failure = (event.id, event.reply, _key(problem) if event.__class__ is Failed and problem is not None else None)
         if event.__class__ is Bounced:
             self._remember([event.dsn])
         elif event.__class__ is AuthenticationFailed:
@@ -130,8 +131,20 @@ class Alerts:
             if failed >= FAILED_LOGINS:
                 self._sign(failed_logins(host, failed), event.at, failed if failed == FAILED_LOGINS else 1)
 
+    def _explained(self, event: Bounced, problem: Problem) -> Problem | None:
+        """The problem of a notification, with the reply for which it was sent; None if that failure is a problem; it tells of it."""
+        _, reply, key = self._failure
+        if key is None:
+            return msgspec.structs.replace(problem, facts=msgspec.structs.replace(problem.facts, why=reply))
+        signs = self._gathered.get(key)
+        if signs is not None and signs.problem.facts.reference == event.id:
+            facts = signs.problem.facts
+            told = msgspec.structs.replace(facts, what=f"{facts.what}, and {event.to} was told")
+            signs.problem = msgspec.structs.replace(signs.problem, facts=told)
+        return None
+
     def _sign(self, problem: Problem, at: float, count: int = 1) -> None:
-        key = (problem.kind, problem.list, problem.user if problem.list is None else "", problem.what)
+        key = _key(problem)
         signs = self._gathered.get(key)
         if signs is None and len(self._gathered) >= LIMIT:
             key = (problem.kind, "", "", OTHERS)
@@ -185,6 +198,10 @@ class Alerts:
 
     def _failed(self, failure: Failure) -> None:
         self._log.failure("alerts cannot be written or read; it is tried again", failure)
+
+
+def _key(problem: Problem) -> Key:
+    return problem.kind, problem.list, problem.user if problem.list is None else "", problem.what
 
 
 def _own_mail(connection: Connection) -> list[str]:

@@ -22,7 +22,7 @@ MODES: tuple[Mode, ...] = ("off", "now", "digest")
 FAILED_LOGINS = 20  # from one address within a digest's time, until they are a problem of their own
 
 MORE = {  # kind: what it means, and its mode
-    "bounce": ("a sender was told that mail could not be delivered", "digest"),
+    "bounce": ("a sender was told that mail could not be delivered, and the reason is no problem of its own", "digest"),
     "delay": ("a sender was told that mail is delayed", "digest"),
     "failed_logins": ("many logins from one address failed", "now"),
     "fault": ("something of ours went wrong and was survived", "now"),
@@ -84,6 +84,10 @@ _COMMANDS = {  # reason: the command that changes it
     "sender_not_verified": "smtpplus sender add --verify {user} {sender}",
 }
 
+_AFTER_NOTICE = {
+    "bounce": "it is not tried again; when what stopped it is mended, the sender has to send it anew",
+    "delay": "none is needed, as it is tried again; smtpplus queue list shows what waits",
+}
 _SENT = "is not authorized, and was sent because of alert mode"
 
 
@@ -189,7 +193,7 @@ def _bounced(event: events.Bounced) -> Problem | None:
         f"user {event.user}",
         f"{event.to} was told about message {event.id}",
         MORE[kind][0],
-        f"smtpplus explain {event.id} says what became of it",
+        _AFTER_NOTICE[kind],
         event.id,
         event.user,
     )
