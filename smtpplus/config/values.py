@@ -27,6 +27,7 @@ _DURATION = re.compile(r"\s*(\d{1,9}(?:\.\d{1,6})?)\s*(ms|[smhdw])\s*", re.ASCII
 _SIZE = re.compile(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([KMG]?i?B)\s*", re.ASCII)
 _PORTS = re.compile(r"(\d{1,9})(?:\s*-\s*(\d{1,9}))?", re.ASCII)
 _URL = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*", re.ASCII)
+PLACEHOLDERS = ("{recipient}", "{user}", "{domain}")  # in the path of a maildir, delivery.maildir
 HIGHEST_PORT = 65_535
 
 
@@ -226,7 +227,12 @@ def destination(text: str) -> str:
 def via(text: str) -> str:
     """How a route delivers: "mx", "smtp://host:port", "smtps://host:port", "maildir:PATH" or "discard:"."""
     text = text.strip()
-    if text in {"mx", "discard:"} or (text.startswith("maildir:") and text != "maildir:"):
+    if text in {"mx", "discard:"}:
+        return text
+    if text.startswith("maildir:") and text != "maildir:":
+        unknown = next((name for name in re.findall(r"\{[^{}/]*\}", text) if name not in PLACEHOLDERS), "")
+        if unknown:
+            raise ValueError(f'"{text}" has the placeholder {unknown}; there are {", ".join(PLACEHOLDERS)}')
         return text
     scheme, separator, rest = text.partition("://")
     if separator and scheme in {"smtp", "smtps"}:

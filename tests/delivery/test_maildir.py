@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smtpplus.config.values import PLACEHOLDERS
 from smtpplus.delivery.maildir import mailbox_path
 from smtpplus.mail.disposition import Request
 from smtpplus.mail.envelope import Recipient, WholeContent
@@ -124,6 +125,11 @@ class MaildirTests(DeliveryCase):
 def test_paths_by_recipient(address: str, path: str) -> None:
     """Placeholders are replaced by the recipient in lower case, with what could leave the folder written as %XX."""
     assert mailbox_path("/m/{domain}/{user}/{recipient}", address) == Path(path)
+
+
+def test_every_placeholder_of_the_configuration_is_one_here() -> None:
+    """What the configuration takes for a placeholder is replaced."""
+    assert [str(mailbox_path(f"/m/{name}", "x@a.com")) for name in PLACEHOLDERS] == ["/m/x@a.com", "/m/x", "/m/a.com"]
 
 
 def test_an_address_without_domain_has_no_domain_folder() -> None:
