@@ -37,7 +37,8 @@ def stats(
     """Sum up what was accepted and what became of it. The rows add up to the total.
 
     It goes back as far as the history does ([queue] history); by list, user, day and level two years: of days whose history is gone, whole
-    days are counted.
+    days are counted. By destination a recipient counts where it was tried, and a message once for each; what was never tried, refused or
+    cancelled has no destination and is left out, so that these totals differ from the others.
     """
     from smtpplus.observation import statistics
     from smtpplus.operation.absent import need

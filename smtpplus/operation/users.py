@@ -207,11 +207,15 @@ def reset_password(operation: Operation, name: str, password_stdin: bool, as_jso
 @user.command()
 @click.argument("name")
 @click.option(
-    "--queued", type=click.Choice(["keep", "drop"]), default="keep", help="What happens to their queued mail: keep (deliver it), or drop."
+    "--queued",
+    type=click.Choice(["keep", "drop"]),
+    default="keep",
+    show_default=True,
+    help="What happens to their queued mail: keep (deliver it), or drop (as `queue cancel`).",
 )
 @click.pass_obj
 def delete(operation: Operation, name: str, queued: Any) -> None:
-    """Delete a user."""
+    """Delete a user. What they have queued is delivered, unless --queued says otherwise."""
     from smtpplus.accounts import store
     from smtpplus.operation.queues import cancel_selected
     from smtpplus.queue.selection import Selection
