@@ -1,4 +1,4 @@
-"""A look at the configuration file each second, so that what may change while the daemon runs does.
+"""A look at the configuration file twice a second, so that what may change while the daemon runs does.
 
 When the file is another one than at the last look, it is loaded and given to `changed`, whole. A file with faults changes nothing: each
 fault is logged, and what was in force stays, until the file is mended. A file that is gone or unreadable counts as unchanged.

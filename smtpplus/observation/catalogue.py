@@ -20,7 +20,8 @@ _HEAD = """\
 One line of the mail log for each event: text or JSON (`[log] format`). In text the line begins with the time and the event's name with
 hyphens (`authentication-failed`), and empty fields are left out; in JSON the field `event` has the name as it stands here. Every
 event has `at`, seconds since the epoch. No event has a field for a secret. Events with an `id` are about one message and go into its
-history. Made by `python -m smtpplus.observation.catalogue`.
+history. Made by `python -m smtpplus.observation.catalogue`. Numbers such as A19 are those of
+[requirements.md](requirements.md).
 """
 
 

@@ -1,9 +1,9 @@
 """The alert centre's books: who wants to hear of what, which problems there are, and what is to be told now. Functions over a connection.
 
 Counting, deciding, posting the mail and owing it to the webhook are one transaction, so that counts are exact and nothing is told twice,
-whatever dies in between. A problem is told at once when it is new; what comes after is counted and told in a digest. After QUIET
-without a sign it is forgotten, and new when it comes again. Under a storm of different problems of one kind those beyond DIFFERENT are
-one, "(others)".
+whatever dies in between. Of a kind whose mode is `now`, a problem is told at once when it is new; what comes after, and what is of mode
+`digest`, is counted and told in a digest. After QUIET without a sign it is forgotten, and new when it comes again. Under a storm of
+different problems of one kind those beyond DIFFERENT are one, "(others)".
 """
 
 from __future__ import annotations

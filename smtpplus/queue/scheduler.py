@@ -154,7 +154,7 @@ class Scheduler:
         return self._window.gather(self._settlement.new_id())  # what is accepted from now on lines itself up
 
     def _look(self) -> None:
-        """Once a second: what has come due, and who has waited long enough for a better place."""
+        """Every LOOK seconds: what has come due, and who has waited long enough for a better place."""
         self._window.look()
         set_back = self._set_back.look()
         self._throttle.look(again=set_back)
