@@ -1,7 +1,8 @@
 """The start: what the database holds is found page by page, urgent mail first, while mail already flows.
 
 A page is some milliseconds of work, and most of the time is left for the mail. What is due is parked, what is not goes into the
-calendar, what a rule holds aside is put there without being read. What is accepted meanwhile of users who have mail waiting in the
+calendar, what a rule holds aside is put there without being read, and what was tried for the first time when the process before this one
+ended is tried again at once: mostly it was only about to be. What is accepted meanwhile of users who have mail waiting in the
 database stays behind until that is found, so that it does not overtake its like; what others send lines itself up at once.
 """
 
@@ -77,11 +78,18 @@ class Gathering:
         while not self._window.closed:
             page: list[Waiting] = yield self._spool.scan(after, PAGE, urgent=urgent)
             begun = self._clock.seconds()
+            cut_off: dict[int, None] = {}
             for row in page:
                 after = row[:2]
                 if row[0] < newest:
                     count += 1
-                    last = self._found(row, last, now)
+                    if row[5] > now and row[8]:
+                        cut_off[row[0]] = None
+                    else:
+                        last = self._found(row, last, now)
+            if cut_off:
+                yield self._spool.resume(cut_off)
+                self._window.pick_up(cut_off)
             if len(page) < PAGE:
                 break
             spent = self._clock.seconds() - begun
@@ -92,7 +100,7 @@ class Gathering:
     def _found(self, row: Waiting, last: tuple[int, str], now: float) -> tuple[int, str]:
         """A recipient; `last` and what is returned: the message and destination of the one before, and of it."""
         window = self._window
-        number, _, address, level, user, due, list_, sender_domain = row
+        number, _, address, level, user, due, list_, sender_domain, _ = row
         if due > now:
             window.calendar.add(due, number)
             return last

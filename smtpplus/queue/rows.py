@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import sqlalchemy
-from sqlalchemy import case, select, tuple_
+from sqlalchemy import and_, case, select, tuple_
 
 from smtpplus.mail.address import AddressError, normalize_domain
 from smtpplus.mail.envelope import Envelope, Recipient
@@ -52,7 +52,8 @@ class Pending(msgspec.Struct, frozen=True):
 _COLUMNS = [schema.messages.c[name] for name in ("id", "sender", "user", "level", "size", "received_at", "chunks", "parameters")]
 
 FetchedRow = tuple[Envelope, int, bytes | None, list[Pending]]  # with the number of chunks, and the content if it was asked for
-Waiting = tuple[int, int, str, int, str, float, str, str]  # message id, number, address, level, user, due, list, domain of the sender
+# Message id, number, address, level, user, due, list, domain of the sender; whether its first attempt has begun and nobody answered.
+Waiting = tuple[int, int, str, int, str, float, str, str, bool]
 
 
 def parameters(envelope: Envelope) -> str | None:
@@ -176,7 +177,8 @@ def _envelope(row: Any, recipients: tuple[Recipient, ...], list_: str) -> Envelo
 def scan(connection: sqlalchemy.Connection, after: tuple[int, int], limit: int, *, urgent: bool) -> list[Waiting]:
     """The next unsettled recipients in the order of their keys: of levels up to URGENT, or of the others."""
     r = schema.recipients.c
-    query = select(r.message_id, r.number, r.address, r.level, r.user, r.due, r.list, r.sender_domain)
+    begun = and_(r.attempts == 1, r.reply.is_(None))
+    query = select(r.message_id, r.number, r.address, r.level, r.user, r.due, r.list, r.sender_domain, begun)
     key = tuple_(r.message_id, r.number) > tuple_(*after)
     level = r.level <= URGENT if urgent else r.level > URGENT
     return [tuple(row) for row in connection.execute(query.where(key, level).order_by(r.message_id, r.number).limit(limit))]

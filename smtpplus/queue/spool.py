@@ -8,6 +8,7 @@ read back.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy
@@ -103,19 +104,22 @@ class Spool:
             content.forget()
 
     def purge(self) -> Deferred[int]:
-        """Remove what was being received when the process ended, and let urgent mail whose first attempt was under way go at once. Fires
-        with the number of messages removed.
-
-        A first attempt is recorded with the acceptance, so most of that mail was never tried; a second one waits for its time.
-        """
+        """Remove what was being received when the process ended. Fires with the number of messages."""
 
         def work(connection: sqlalchemy.Connection) -> int:
-            r = schema.recipients.c
-            begun = (r.level <= rows.URGENT, r.attempts == 1, r.reply.is_(None))
-            connection.execute(update(schema.recipients).where(*begun).values(due=0.0))
             unfinished = select(schema.messages.c.id).where(schema.messages.c.state == schema.RECEIVING)
             connection.execute(delete(schema.chunks).where(schema.chunks.c.message_id.in_(unfinished)))
             return connection.execute(delete(schema.messages).where(schema.messages.c.state == schema.RECEIVING)).rowcount
+
+        return self._database.write(work)
+
+    def resume(self, numbers: Collection[int]) -> Deferred[None]:
+        """Let these messages, whose first attempt a crash has ended, be tried at once. A second one waits for its time."""
+
+        def work(connection: sqlalchemy.Connection) -> None:
+            r = schema.recipients.c
+            cut_off = (r.message_id.in_(numbers), r.attempts == 1, r.reply.is_(None))
+            connection.execute(update(schema.recipients).where(*cut_off).values(due=0.0))
 
         return self._database.write(work)
 

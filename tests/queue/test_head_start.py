@@ -151,7 +151,6 @@ class HeadStartTests(QueueCase):
         for begun in ([1], []):
             yield self.database.stop()  # and nothing else: so ends a process that is killed
             self.open()
-            yield self.queue.spool.purge()
             yield self.queue.start()
             yield self.turn()
             self.assertEqual(self.agent.begun(), begun)
