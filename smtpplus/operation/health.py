@@ -9,6 +9,7 @@ import ctypes
 import os
 import resource
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,9 +64,9 @@ def daemon(connection: Connection) -> Iterator[Finding]:
     if process:
         yield Finding("daemon", True, f"it runs as process {process}")
     else:
-        yield Finding(
-            "daemon", False, "it does not run on this machine", "start it: systemctl start smtpplus, or twistd smtpplus --config FILE"
-        )
+        twistd = Path(sys.executable).with_name("twistd")
+        remedy = f"start it: systemctl start smtpplus; without systemd: {twistd} --nodaemon --pidfile= smtpplus --config FILE"
+        yield Finding("daemon", False, "it does not run on this machine", remedy)
 
 
 def trusted(configuration: Configuration, connection: Connection) -> Iterator[Finding]:
