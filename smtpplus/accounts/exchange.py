@@ -24,7 +24,12 @@ from smtpplus.mail.reply import printable
 
 PROVENANCES = ("token", "dns", "vouched", "grandfathered")
 LAST = 253_402_300_799  # seconds since 1970, the end of the year 9999: what calendars can show
+_SHOWN = 60  # characters of a value
 Where = Callable[[str], int]  # the line on which a field of the record stands; that of a setting is asked for as "settings.NAME"
+
+
+class _NoText(FieldError):
+    """Something else stands where a string belongs."""
 
 
 class FileFaults(AccountError):
@@ -77,6 +82,8 @@ class Gathering:
             return default
         try:
             return read(value)
+        except _NoText:
+            self.faults.append((where(name), _no_text(name, value)))
         except RecursionError:
             self.faults.append((where(name), f'"{name}" is nested too deep'))
         except OverflowError:
@@ -221,10 +228,17 @@ def _details(value: Any) -> dict[str, Entry]:
 def _text(read: Callable[[str], Any]) -> Callable[[Any], Any]:
     def checked(value: Any) -> Any:
         if not isinstance(value, str):
-            raise FieldError(f"{_shown(value)} must be a string")
+            raise _NoText
         return read(value)
 
     return checked
+
+
+def _no_text(name: str, value: Any) -> str:
+    """What to write for a field that must be a string and is something else."""
+    whole = "; ".join(map(str, value)) if isinstance(value, list) else _shown(value)
+    remedy = f': write {name} = "{printable(whole)}"' if len(whole) <= _SHOWN else ""
+    return f'"{name}" must be a string, not {_shown(value)}{remedy}'
 
 
 def _switch(value: Any) -> bool:
@@ -244,7 +258,7 @@ def _time(value: Any) -> float:
 def _shown(value: Any) -> str:
     """A value as it was written, or nearly; cut to what fits on a line."""
     text = f'"{value}"' if isinstance(value, str) else hex(value) if isinstance(value, int) and value > LAST else str(value)
-    return printable(text if len(text) <= 60 else f"{text[:60]}…")
+    return printable(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
 
 
 def _scram(text: str) -> str:

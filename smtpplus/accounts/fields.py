@@ -84,6 +84,8 @@ def recipients(text: str) -> tuple[str, ...]:
     """Addresses that get mail of ours, as written: "x@a.com; y@b.com". () for the empty text."""
     pieces = _pieces(text)
     for piece in pieces:
+        if "@" not in piece:
+            raise FieldError(f'"{printable(piece)}" is no address; write one such as "ops@a.com"')
         _address(piece)
     return tuple(dict.fromkeys(pieces))
 
@@ -92,6 +94,8 @@ def entries(text: str) -> list[Sender]:
     """Addresses, domains and subtrees together: "x@a.com; b.com; .c.com". [] for the empty text. Doubles are dropped."""
     found = {}
     for piece in _pieces(text):
+        if len(piece.split()) > 1 and "@" not in piece:
+            raise FieldError(f'"{printable(piece)}" has a blank; name domains and addresses one by one, or separate them with ";"')
         sender = _address(piece) if "@" in piece[1:] else _domain(piece)
         found[sender.kind, sender.value] = sender
     return list(found.values())

@@ -71,7 +71,7 @@ def add_user(
     name = fields.user_name(name)
     entries = [*domains, *addresses]
     if allow_any and entries:
-        raise AccountError("any sender and a list of senders contradict each other; leave out --allow-any, or --domains and --senders")
+        raise FieldError("any sender and a list of senders contradict each other; leave out --allow-any, or --domains and --senders")
     if connection.scalar(select(users.c.id).where(users.c.name == name)) is not None:
         raise AccountError(f"the user {name} exists already; change it with `smtpplus user edit {quoted(name)}`")
     row = {
@@ -97,7 +97,7 @@ def edit_user(connection: Connection, name: str, changes: Changes, *, now: float
     old = get_user(connection, name)
     wanted = _wanted(old, changes)
     if changes.allow_any and wanted:
-        raise AccountError(
+        raise FieldError(
             "any sender and a list of senders contradict each other; "
             'leave out --allow-any, or empty the list with --domains "" and --senders ""'
         )

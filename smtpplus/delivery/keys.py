@@ -31,6 +31,10 @@ class KeyFault(ValueError):
     """What cannot be done with keys; str() is a sentence without its full stop."""
 
 
+class KeyUsage(KeyFault):
+    """No domain or no selector is named where one belongs."""
+
+
 class StoredKey(msgspec.Struct, frozen=True):
     """One key of a domain."""
 
@@ -80,14 +84,16 @@ def add_keys(
     for each in wanted:
         label = f"{selector}-{each}" if algorithm == "both" else selector
         if not _SELECTOR(label) or max(map(len, label.split("."))) > 63:
-            raise KeyFault(f'"{selector}" is no selector: it is made of letters, digits and hyphens')
+            raise KeyUsage(f'"{selector}" is no selector: it is made of letters, digits and hyphens')
         key: PrivateKey = generate_private_key(65_537, RSA_BITS) if each == "rsa" else Ed25519PrivateKey.generate()
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
         made.append(StoredKey(name, label, each, pem, active, now))
     taken = {key.selector for key in list_keys(connection, name)}
     for stored in made:
         if stored.selector in taken:
-            raise KeyFault(f"{name} has a key with the selector {stored.selector}; name another one with --selector, or remove that key")
+            raise KeyFault(
+                f"there is a key with the selector {stored.selector} for {name}; name another one with --selector, or remove that key"
+            )
         connection.execute(insert(dkim_keys).values(private_key=stored.pem, **_columns(stored)))
     raise_generation(connection)
     return made
@@ -106,7 +112,7 @@ def get_keys(connection: Connection, domain: str, selector: str | None = None) -
     found = [key for key in list_keys(connection, domain) if selector is None or key.selector == selector.strip().lower()]
     if not found:
         which = f"no key with the selector {selector}" if selector else "no key"
-        raise KeyFault(f"{_domain(domain)} has {which}; `smtpplus dkim list` names them, `smtpplus dkim add` makes one")
+        raise KeyFault(f"there is {which} for {_domain(domain)}; `smtpplus dkim list` names them, `smtpplus dkim add` makes one")
     return found
 
 
@@ -141,9 +147,9 @@ def _domain(text: str) -> str:
     try:
         name = normalize_domain(text)
     except AddressError as error:
-        raise KeyFault(str(error).rstrip(".")) from None
+        raise KeyUsage(str(error).rstrip(".")) from None
     if name.startswith("["):
-        raise KeyFault(f"{name} is an address; keys belong to domains")
+        raise KeyUsage(f"{name} is an address; keys belong to domains")
     return name
 
 

@@ -185,11 +185,13 @@ def _as_json(key: StoredKey) -> dict[str, Any]:
 @contextmanager
 def _transaction(operation: Operation, *, reading: bool = False) -> Iterator[Connection]:
     """As of `operation`; what cannot be done with keys is a refusal too."""
-    from smtpplus.delivery.keys import KeyFault
+    from smtpplus.delivery.keys import KeyFault, KeyUsage
 
     try:
         with operation.transaction(reading=reading) as connection:
             yield connection
+    except KeyUsage as fault:
+        raise click.UsageError(f"{fault}.") from None
     except KeyFault as fault:
         text = str(fault)
         raise Refused(f"{text[:1].upper()}{text[1:]}.") from None

@@ -36,7 +36,17 @@ def doctor(operation: Operation, /, *, host: str | None, ports: str, patience: f
     if host is not None:
         _client(operation, host, ports, patience, as_json)
     else:
-        _server(operation, domains, as_json)
+        _server(operation, tuple(map(_domain, domains)), as_json)
+
+
+def _domain(text: str) -> str:
+    """A domain as DNS is asked for it; wrong usage if it is none."""
+    from smtpplus.mail.address import AddressError, normalize_domain
+
+    try:
+        return normalize_domain(text)
+    except AddressError as error:
+        raise click.UsageError(f"--domain: {error}.") from None
 
 
 def _client(operation: Operation, host: str, text: str, patience: float, as_json: bool) -> None:

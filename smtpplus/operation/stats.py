@@ -26,13 +26,24 @@ _DIMENSIONS = ("list", "user", "sender", "subject", "subject-pattern", "campaign
 @click.option("--list", "list_", metavar="LIST", help="Mail of this list alone.")
 @click.option("--user", metavar="NAME", help="Mail of this user alone.")
 @click.option("--top", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Rows; all others are one more.")
-@click.option("--json", "form", flag_value="json", help="Print JSON for programs.")
-@click.option("--csv", "form", flag_value="csv", help="Print CSV for spreadsheets.")
-@click.option("--plot", "form", flag_value="plot", help="Print bars.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV for spreadsheets.")
+@click.option("--plot", is_flag=True, help="Print bars.")
 @click.option("--svg", metavar="FILE", type=click.Path(dir_okay=False), help="Also draw it into this file.")
 @click.pass_obj
 def stats(
-    operation: Operation, /, *, by: By, since: str, until: str, top: int, form: str | None, svg: str | None, **only: str | None
+    operation: Operation,
+    /,
+    *,
+    by: By,
+    since: str,
+    until: str,
+    top: int,
+    as_json: bool,
+    as_csv: bool,
+    plot: bool,
+    svg: str | None,
+    **only: str | None,
 ) -> None:
     """Sum up what was accepted and what became of it. The rows add up to the total.
 
@@ -44,6 +55,8 @@ def stats(
     from smtpplus.operation.absent import need
     from smtpplus.operation.checks import moment
 
+    if as_json + as_csv + plot > 1:
+        raise click.UsageError("--json, --csv and --plot exclude each other; name one.")
     now = time.time()
     begin, end = moment(since, now), moment(until, now)
     with operation.transaction(reading=True) as connection:
@@ -53,14 +66,14 @@ def stats(
     rows, total = statistics.ordered(by, found, top), statistics.total(found.values())
     if svg is not None:
         _draw(svg, f"Recipients by {by}, {date(begin)} to {date(end)}", rows)
-    if form == "json":
+    if as_json:
         told = [{by: key, **_values(sums)} for key, sums in rows]
         print_json({"by": by, "since": begin, "until": end, "rows": told, "total": _values(total)})
-    elif form == "csv":
+    elif as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow((by, *statistics.FIELDS))
         writer.writerows((_harmless(key), *_values(sums).values()) for key, sums in rows)
-    elif form == "plot":
+    elif plot:
         from smtpplus.operation.plot import lines
 
         click.echo("\n".join(lines(rows)))

@@ -152,7 +152,12 @@ def test_written_by_hand() -> None:
         ("toml", '[[user]]\nname = "a"\nallow_any = true\n[user.settings]\ncolour = 7\n', [(5, 'there is no setting "colour"')]),
         ("toml", '[[user]]\nname = "a"\nallow_any = true\n[user.settings]\nper_list = "5/m"\n', [(5, 'there is no setting "per_list"')]),
         ("toml", '[[user]]\nname = "a"\nallow_any = true\nsettings = 5\n', [(4, "settings must be a table")]),
-        ("toml", "[[user]]\nname = 5\nallow_any = true\n", [(2, "5 must be a string")]),
+        ("toml", "[[user]]\nname = 5\nallow_any = true\n", [(2, '"name" must be a string, not 5: write name = "5"')]),
+        (
+            "toml",
+            '[[user]]\nname = "a"\ndomains = ["a.com", "b.com"]\n',
+            [(3, """"domains" must be a string, not ['a.com', 'b.com']: write domains = "a.com; b.com\"""")],
+        ),
         ("toml", '[[user]]\nname = "a"\ndomains = "a.com"\n[user.entries]\n"b.com" = {}\n', [(4, '"b.com" is neither among')]),
         (
             "toml",

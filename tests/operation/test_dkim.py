@@ -66,11 +66,11 @@ def test_both_algorithms_have_selectors_of_their_own(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
-        (["add", "a.example", "--selector", "s"], 1, "has a key with the selector s"),
-        (["add", "no domain"], 1, ""),
-        (["add", "[192.0.2.1]"], 1, "keys belong to domains"),
-        (["add", "a.example", "--selector", "a_b"], 1, "no selector"),
-        (["add", "a.example", "--selector", "x" * 64], 1, "no selector"),
+        (["add", "a.example", "--selector", "s"], 1, "There is a key with the selector s for a.example"),
+        (["add", "no domain"], 2, ""),
+        (["add", "[192.0.2.1]"], 2, "keys belong to domains"),
+        (["add", "a.example", "--selector", "a_b"], 2, "no selector"),
+        (["add", "a.example", "--selector", "x" * 64], 2, "no selector"),
         (["add", "a.example", "--algorithm", "dsa"], 2, "dsa"),
         (["show", "b.example"], 1, "`smtpplus dkim add` makes one"),
         (["remove", "a.example", "--selector", "t"], 1, "no key with the selector t"),

@@ -203,7 +203,7 @@ def test_hints(config: Path, run: Run, arguments: list[str], said: str) -> None:
         (["user", "add", "new", "--senders", "a.com"], 2, "a whole domain is given with --domains"),
         (["user", "add", "new", "--priority", "6"], 2, "6 is no priority; there are 1 (highest) to 5"),
         (["user", "add", "new", "--list", "a b"], 2, "cannot be the name of a list"),
-        (["user", "add", "new", "--domains", "a.com", "--allow-any"], 1, "contradict"),
+        (["user", "add", "new", "--domains", "a.com", "--allow-any"], 2, "contradict"),
         (["user", "add"], 2, "Missing argument 'NAME'"),
         (["user", "edit", "demo"], 2, "Nothing to change was named"),
         (["user", "edit", "nobody", "--note", "x"], 1, 'There is no user "nobody"'),
@@ -369,6 +369,22 @@ def test_a_list_that_is_not_there_has_no_users(run: Run) -> None:
     assert run("user", "list", "--list", "default").exit_code == 0
     result = run("user", "list", "--list", "typo")
     assert result.exit_code == 1 and 'no list "typo"' in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sender", "add", "demo", "a b"], "name domains and addresses one by one"),
+        (["user", "edit", "demo", "--alerts", "foo"], 'write one such as "ops@a.com"'),
+        (["stats", "--json", "--csv"], "exclude each other"),
+        (["doctor", "--domain", "x y"], "--domain: "),
+    ],
+)
+def test_wrong_usage_has_its_own_remedy(run: Run, arguments: list[str], said: str) -> None:
+    """What is written wrongly is wrong usage, 2, and the remedy is for the option that was used."""
+    run("user", "add", "demo", "--domains", "a.com")
+    result = run(*arguments)
+    assert (result.exit_code, said in " ".join(result.stderr.split())) == (2, True), result.output
 
 
 def test_nobody_is_sent_to_a_top_level_domain(run: Run) -> None:
