@@ -1,23 +1,20 @@
 """Which waiting messages are in memory: a window for each destination and level; the rest are ids.
 
 A message that arrives when its window is full, or when others of its destination and level already wait outside, is parked: its id is
-kept, its row is in the database. When a window runs low, the next ids are taken and read, those of all destinations together. What
-is not yet due is in the calendar, and read when it is. So the memory of a queue grows by ids, and its start does not wait for
-its length: the ids are gathered page by page, urgent ones first, while mail already flows.
+kept, its row is in the database. When a window runs low, the next ids are taken and read (see reading). What is not yet due is in the
+calendar, and read when it is. So the memory of a queue grows by ids, and its start does not wait for its length: the ids are gathered
+page by page, urgent ones first, while mail already flows.
 
 Invariant: what the database holds unsettled is in one of ready, running, parked, calendar, held aside by a rule, or being read.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from smtpplus.mail.envelope import Content, Envelope
 from smtpplus.queue.aside import Aside
@@ -25,6 +22,7 @@ from smtpplus.queue.entry import Entry, Message
 from smtpplus.queue.gathering import Gathering
 from smtpplus.queue.inside import Inside
 from smtpplus.queue.parking import Calendar, Parking
+from smtpplus.queue.reading import ANY, Reading
 from smtpplus.queue.ready import Ready
 from smtpplus.queue.rows import Pending
 from smtpplus.queue.rules import Rules
@@ -32,19 +30,11 @@ from smtpplus.queue.spool import Spool, Stored
 
 LOADED = 20_000  # entries in memory that wait, over all destinations: some 30 MB
 LEAST, MOST = 2, 200  # entries of one destination and level
-AT_ONCE = 200  # messages read by one query
-FEW = 20  # messages read at once of users who were over a rate
 PAGE = 2_000  # ids taken from the calendar at once
-AGAIN = 5.0  # seconds until a read that failed is tried again
-ANY = ""  # destination of a read that is for whatever is due
-
-Wish = tuple[int, str, int]  # message id, and the window it is wanted for: destination and level, or ANY and 0
 
 
 class Window:
     """The part of the queue that is in memory. `line_up` is called for each entry that comes into it."""
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -68,11 +58,7 @@ class Window:
         self._inside = Inside()
         self._gathering: Gathering | None = Gathering(self, spool, clock)  # None once everything is found
         self._limited: frozenset[str] = frozenset()  # users over a rate
-        self._reading: dict[tuple[str, int], set[int]] = {}  # windows being filled, and with which messages
-        self._wishes: list[Wish] = []
-        self._opened: OrderedDict[tuple[str, int], None] = OrderedDict()  # windows where users wait who are not over a rate any more
-        self._busy = False
-        self.closed = False
+        self._reading = Reading(spool=spool, clock=clock, fill=self._fill, came=self._came, emptied=self.refill, read=self.look)
 
     # What comes in.
 
@@ -97,7 +83,7 @@ class Window:
         if self._gathering is not None and self._gathering.precedes(envelope.level, envelope.user):
             return None
         window = (destination, envelope.level)
-        if window in self._reading or (self.parking.count and self.parking.waiting(*window)):
+        if self._reading.fills(window) or (self.parking.count and self.parking.waiting(*window)):
             return None
         return Entry(Message(envelope, content, len(recipients)), destination, recipients, tuple(range(len(recipients))))
 
@@ -107,8 +93,7 @@ class Window:
 
     def pick_up(self, numbers: Iterable[int]) -> None:
         """Messages that came, or came due, without passing through here."""
-        self._wishes += [(number, ANY, 0) for number in numbers]
-        self._read()
+        self._reading.wish(numbers)
 
     def again(self, number: int, due: float) -> None:
         """A message that is to be read again when it is due."""
@@ -141,30 +126,25 @@ class Window:
 
     def look(self) -> None:
         """Read what has come due, unless much is being read already."""
-        if len(self._wishes) < AT_ONCE:
+        if not self._reading.much:
             numbers = self.calendar.take(self._now(), PAGE)
             if numbers:
                 self.pick_up(dict.fromkeys(numbers))
 
     def refill(self, destination: str, level: int) -> None:
         """An entry has left that window: read more if it runs low."""
-        if (destination, level) not in self._opened:  # else it is filled little by little
+        if not self._reading.filled_slowly((destination, level)):
             self._fill(destination, level, MOST)
 
     def _fill(self, destination: str, level: int, most: int) -> None:
         """Ask for up to `most` messages if the window runs low."""
-        if not self.parking.count or level in self.aside.levels:
-            return
-        if not self.parking.waiting(destination, level):
+        if not self.parking.count or level in self.aside.levels or not self.parking.waiting(destination, level):
             return
         size = self.size()
-        loaded = self._ready.loaded(destination, level) + len(self._reading.get((destination, level), ()))
+        loaded = self._ready.loaded(destination, level) + len(self._reading.of((destination, level)))
         if loaded * 2 > size:
             return
-        numbers = self.parking.take(destination, level, min(size - loaded, most))
-        self._reading.setdefault((destination, level), set()).update(numbers)
-        self._wishes += [(number, destination, level) for number in numbers]
-        self._read()
+        self._reading.wish(self.parking.take(destination, level, min(size - loaded, most)), destination, level)
 
     def obey(self, rules: Rules) -> list[Entry]:
         """From now on these rules are in force. Returns the entries that have left memory for it; what was held by others comes back."""
@@ -192,8 +172,7 @@ class Window:
         for destination, level in {(entry.destination, entry.level) for entry in gone}:
             self.refill(destination, level)
         if opened:
-            self._opened.update(dict.fromkeys(self.parking.lines_of(opened - self.parking.shut)))
-            self._read()
+            self._reading.open(self.parking.lines_of(opened - self.parking.shut))
         return gone
 
     def members(self, list_: str) -> set[str]:
@@ -228,7 +207,12 @@ class Window:
 
     def close(self) -> None:
         """Read nothing more."""
-        self.closed = True
+        self._reading.closed = True
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more is read."""
+        return self._reading.closed
 
     def gather(self, newest: int) -> Deferred[int]:
         """Find what the database holds of messages older than id `newest`. Fires with the number of recipients."""
@@ -257,7 +241,7 @@ class Window:
         window = (destination, level)
         crowded = self._ready.loaded(destination, level) >= self.size()
         others = self.parking.count and self.parking.waiting(destination, level)
-        if crowded or window in self._reading or others or self._barred(entry):
+        if crowded or self._reading.fills(window) or others or self._barred(entry):
             self.parking.park(destination, level, entry.user, envelope.id)
             self._spool.forget(entry.message.content)
             self.refill(destination, level)
@@ -273,9 +257,6 @@ class Window:
             if rest is None:
                 return
             entry = rest
-        self._into_memory(entry)
-
-    def _into_memory(self, entry: Entry) -> None:
         self._inside.add(entry)
         self._line_up(entry)
 
@@ -307,7 +288,8 @@ class Window:
         missed = self._let_go(gone)
         for _, rest in changed:
             if rest is not None:
-                self._into_memory(rest)
+                self._inside.add(rest)
+                self._line_up(rest)
         self.pick_up(missed)
         return gone
 
@@ -334,43 +316,12 @@ class Window:
             for (destination, due), members in groups.items()
         ]
 
-    def _read(self) -> None:
-        """Read what is wished for, one query at a time; and a little of users that were over a rate, who may be so again soon."""
-        if self._busy or self.closed:
-            return
-        self._busy = True  # also for what `refill` asks for here
-        enough = min(len(self._wishes) + FEW, AT_ONCE)
-        while self._opened and (count := len(self._wishes)) < enough:
-            window = next(iter(self._opened))
-            self._fill(*window, FEW)
-            if len(self._wishes) == count:
-                del self._opened[window]
-        if not self._wishes:
-            self._busy = False
-            return
-        wishes, self._wishes = self._wishes[:AT_ONCE], self._wishes[AT_ONCE:]
-        fetched: Deferred[list[Stored]] = self._spool.fetch([number for number, _, _ in wishes])
-        fetched.addCallbacks(self._arrived, self._not_read, callbackArgs=(wishes,), errbackArgs=(wishes,))
-
-    def _arrived(self, found: list[Stored], wishes: list[Wish]) -> None:
-        self._busy = False
-        messages = {stored[0].id: stored for stored in found}
+    def _came(self, found: list[tuple[Stored, str]]) -> None:
+        """Messages that were asked for, each with the destination it was asked for."""
         barred: list[Entry] = []
-        for number, destination, level in wishes:
-            if level:
-                self._reading.get((destination, level), set()).discard(number)
-            if number in messages:
-                self._into(messages[number], destination, barred)
+        for stored, destination in found:
+            self._into(stored, destination, barred)
         self._put_back(barred)
-        for _, destination, level in wishes:
-            if level and not self._reading.get((destination, level), True):
-                del self._reading[destination, level]
-                self.refill(destination, level)
-        if self._wishes:
-            self._read()
-        elif self._opened:
-            self._clock.callLater(0, self._read)  # after what has come had its turn, and may have used up a rate
-        self.look()
 
     def _into(self, stored: Stored, destination: str, barred: list[Entry]) -> None:
         entries = [entry for entry in self._entries(stored) if destination in (ANY, entry.destination)]
@@ -383,7 +334,7 @@ class Window:
                 barred.append(entry)
             elif destination != ANY:
                 self._enter(entry)
-            elif entry.message.envelope.id in self._reading.get((entry.destination, entry.level), ()):  # it will be read again
+            elif entry.message.envelope.id in self._reading.of((entry.destination, entry.level)):  # it will be read again
                 self._spool.forget(stored[1])
             else:
                 self._place(entry)
@@ -394,12 +345,6 @@ class Window:
             self.calendar.add(entry.due, entry.message.envelope.id)
             return False
         return not self._inside.misses(entry)
-
-    def _not_read(self, failure: Failure, wishes: list[Wish]) -> None:
-        self._log.failure("{count} waiting messages cannot be read; trying again", failure, count=len(wishes))
-        self._wishes = wishes + self._wishes
-        self._busy = False
-        self._clock.callLater(AGAIN, self._read)
 
     def destination_of(self, address: str) -> str:
         """What groups mail to `address`."""

@@ -315,7 +315,7 @@ class House(RuleBasedStateMachine):
         assert scheduler._preemption.running() == []
         assert not [each.name for each in ready.destinations() if each.running or any(each.loaded)]
         assert not window._inside._users
-        assert not window._reading
+        assert not window._reading._windows
 
 
 def _domain(made: Envelope) -> str:
