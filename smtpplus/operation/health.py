@@ -11,7 +11,7 @@ import resource
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from smtpplus.config import Configuration, Listen
 
 _TIME_ERROR = 5  # of adjtimex(2): the clock is not synchronized
+_LOOKED_AT = 10_000  # recipients that were put off
 _SPARE = 256  # file descriptors for everything else
 SOON = 14 * 86_400.0  # seconds
 
@@ -82,6 +83,31 @@ def trusted(configuration: Configuration, connection: Connection) -> Iterator[Fi
         change = f"smtpplus user add {quoted(name)}" if user is None else f"smtpplus user activate {quoted(name)}"
         remedy = f"{change}, or name another user in trusted_as of the [[listen]]"
         yield Finding("trusted networks", False, f"they submit as user {name}, {fault}: all their mail is refused", remedy)
+
+
+def routes(configuration: Configuration, connection: Connection, destination: Callable[[str], str]) -> Iterator[Finding]:
+    """For each next hop that a [[route]] names: why mail for it was put off last; `destination` is the router's."""
+    from sqlalchemy import select
+
+    from smtpplus.mail.envelope import queue_id
+    from smtpplus.queue.rows import domain_of
+    from smtpplus.storage.schema import recipients
+
+    hops = dict.fromkeys(route.via for route in configuration.route if route.via.startswith(("smtp://", "smtps://")))
+    if not hops:
+        return
+    c = recipients.c
+    query = select(c.message_id, c.address, c.reply).where(c.reply.is_not(None)).order_by(c.message_id.desc()).limit(_LOOKED_AT)
+    last: dict[str, tuple[int, str]] = {}
+    for number, address, reply in connection.execute(query):
+        last.setdefault(destination(domain_of(address)), (number, reply))
+    for via in hops:
+        if via not in last:
+            yield Finding("route", None, f"no mail waits after an attempt at {via}")
+            continue
+        number, reply = last[via]
+        remedy = f"correct the [[route]], or ask who runs the next hop; the whole story: smtpplus explain {quoted(queue_id(number))}"
+        yield Finding("route", False, f"mail to {via} waits, as the last attempt ended with: {printable(reply)}", remedy)
 
 
 def ready(configuration: Configuration, patience: float = 10.0) -> Iterator[Finding]:

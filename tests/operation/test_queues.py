@@ -287,6 +287,20 @@ def test_status_counts_what_waits_for_its_time(engine: Engine, queue: Queue) -> 
     assert queue("status", "--json")["daemon"]["delayed"] == 2
 
 
+def test_doctor_says_why_mail_waits_for_a_next_hop(engine: Engine, queue: Queue) -> None:
+    """A smarthost that does not take our mail has a cross, with the newest answer and the message that tells more."""
+    told = {each["text"]: each["good"] for each in json.loads(queue("doctor", "--json", status=1))["findings"] if each["part"] == "route"}
+    assert told == {"no mail waits after an attempt at smtp://smart:25": None}
+    for reply in ("451 4.4.1 old", "454 4.7.0 smart did not accept our login: 535 no"):
+        number = put(engine, "y@a.smart.net")
+        change(engine, number, due=time.time() + 1000, attempts=1, reply=reply)
+    change(engine, put(engine, "y@elsewhere.net"), due=time.time() + 1000, attempts=1, reply="451 not by this route")
+    (found,) = [each for each in json.loads(queue("doctor", "--json", status=1))["findings"] if each["part"] == "route"]
+    assert not found["good"]
+    assert "waits, as the last attempt ended with: 454 4.7.0 smart did not accept our login: 535 no" in found["text"]
+    assert f"smtpplus explain {queue_id(number)}" in found["remedy"]
+
+
 def test_status_names_who_waits_for_a_limit(engine: Engine, queue: Queue) -> None:
     """C7: users, lists and destinations over a limit are named, with the limit and when there is room again."""
     waits = (OverRate("list", "news", 1.0e9, "500 recipients an hour"), OverRate("destination", "x.net", 1.0e9, "10 octets a day"))
