@@ -33,7 +33,7 @@ from smtpplus.accounts.allowances import load_allowances
 from smtpplus.accounts.directory import Directory
 from smtpplus.accounts.settings import server_settings
 from smtpplus.config import Configuration, ConfigurationError, database_url, load, locate
-from smtpplus.config.watch import Watch
+from smtpplus.config.watch import FileWatch
 from smtpplus.delivery.attempt import Delivery
 from smtpplus.delivery.signing import Signer
 from smtpplus.events import Events
@@ -142,7 +142,7 @@ class House:
             events.subscribe(self._mail_log)
         self._database = Database(url, reactor)
         self._directory = Directory(self._database, reactor)
-        self._watch = Watch(path, reactor, self._changed)
+        self._watch = FileWatch(path, reactor, self._changed)
         self._threads = ThreadPool(0, THREADS, name="smtpplus-files")
         self._signer = Signer(self._database, reactor=reactor, threads=self._threads, now=time.time)
         self._delivery = _deliver(configuration, self._threads, self._signer)

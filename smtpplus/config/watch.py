@@ -19,7 +19,7 @@ from smtpplus.config.settings import Configuration
 POLL = 0.5  # seconds between two looks
 
 
-class Watch:
+class FileWatch:
     """Watches one file. Methods are called on the reactor's thread."""
 
     _log = Logger()

@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from smtpplus.config import Configuration, load
-from smtpplus.config.watch import POLL, Watch
+from smtpplus.config.watch import POLL, FileWatch
 
 ALERT = 'hostname = "a.com"\n[senders]\nunauthorized = "alert"\n'
 
@@ -21,7 +21,7 @@ class WatchTests(SynchronousTestCase):
         self.path.write_text('hostname = "a.com"\n')
         self.clock = Clock()
         self.given: list[Configuration] = []
-        self.watch = Watch(self.path, self.clock, self.given.append)
+        self.watch = FileWatch(self.path, self.clock, self.given.append)
         self.watch.start()
 
     def replace(self, text: str) -> None:
@@ -48,7 +48,7 @@ class WatchTests(SynchronousTestCase):
 
     def test_a_change_before_the_start_counts(self) -> None:
         """What was changed between loading and the first look is given too."""
-        watch = Watch(self.path, self.clock, self.given.append)
+        watch = FileWatch(self.path, self.clock, self.given.append)
         self.replace(ALERT)
         watch.start()
         self.clock.advance(POLL)
