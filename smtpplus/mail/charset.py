@@ -50,6 +50,7 @@ _LABELS = {  # codec: its labels
     "utf-16-be": "utf-16be",
 }
 _CODECS = {label: codec for codec, labels in _LABELS.items() for label in labels.split()}
+_ASCII = frozenset(("us-ascii", "ascii", "ansi_x3.4-1968"))
 
 
 def known(charset: str) -> bool:
@@ -61,6 +62,17 @@ def decode(octets: bytes, charset: str) -> str:
     """`octets` as text of a charset that is `known`; as `guess` says for one that is not."""
     codec = _CODECS.get(charset)
     return guess(octets) if codec is None else octets.decode(codec, "replace")
+
+
+def fits(octets: bytes, charset: str) -> bool:
+    """Whether `octets` are whole text of a charset; true of one that is not `known`."""
+    if charset in _ASCII:
+        return octets.isascii()
+    try:
+        octets.decode(_CODECS.get(charset, "latin-1"))
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def guess(octets: bytes) -> str:

@@ -20,6 +20,7 @@ from smtpplus.storage.schema import history, history_steps, message_ids, refusal
 BATCH = 500  # rows whose later steps are read at once
 _BATCH_LASTS = 2_000  # milliseconds between the first and the last refusal that share an entry, at most
 ALIKE = 100  # messages told of one Message-ID, the latest
+_LAST = (1 << 63) - 1 >> 20  # milliseconds: what an id of 64 bits has room for, until the year 2248
 
 
 class Life(msgspec.Struct, frozen=True):
@@ -58,8 +59,8 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 def first_id(since: float) -> int:
-    """The least id of what was accepted or refused at `since`, seconds since the epoch."""
-    return max(0, int(since * 1000)) << 20
+    """The least id of what was accepted or refused at `since`, seconds since the epoch; what no id can say is the first or last moment."""
+    return int(min(max(since * 1000, 0), _LAST)) << 20
 
 
 def message(connection: Connection, number: int) -> Life | None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import codecs
 import re
 from collections.abc import Iterator
+
+from smtpplus.mail import charset as charsets
 
 LONGEST = 75  # characters of an encoded word, RFC 2047 §2
 LINE = 998  # octets of a line, RFC 5322 §2.1.1
@@ -46,12 +47,8 @@ def _faults(raw: bytes) -> Iterator[str]:
 
 def _word_faults(charset: str, encoding: str, text: str, *, length: int) -> Iterator[str]:
     name = charset.partition("*")[0]  # a language may follow, RFC 2231 §5
-    try:
-        codecs.lookup(name)
-        known = True
-    except (LookupError, ValueError):
-        known = False
-        yield f"{name!r} is no character set that programs know"
+    if not charsets.known(name.lower()):
+        yield f"{name!r} is no character set that mail programs know"
     if length > LONGEST:
         yield f"it has {length} characters; {LONGEST} are allowed, so break it into several words (RFC 2047 §2)"
     if " " in text or "\t" in text:
@@ -72,8 +69,5 @@ def _word_faults(charset: str, encoding: str, text: str, *, length: int) -> Iter
             yield "its base64 is damaged or lacks its padding (RFC 2047 §4.1)"
     else:
         yield f"{encoding!r} is no encoding; there are Q and B (RFC 2047 §4)"
-    if octets is not None and known:
-        try:
-            octets.decode(name)
-        except (UnicodeDecodeError, LookupError):
-            yield f"its octets are no {name}; a character may be cut between two words (RFC 2047 §5)"
+    if octets is not None and not charsets.fits(octets, name.lower()):
+        yield f"its octets are no {name}; a character may be cut between two words (RFC 2047 §5)"

@@ -93,3 +93,18 @@ def test_nothing_in_a_file_reaches_the_terminal_raw(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["render", str(path)])
     assert result.exit_code == 1
     assert "would be refused" in result.output
+
+
+@pytest.mark.parametrize("charset", ["idna", "undefined", "punycode", "zlib", "utf-7", "no-such\udcff"])
+def test_what_is_no_charset_is_named_and_costs_nothing(charset: str) -> None:
+    """B9: a charset out of the closed list is a fault that is named; Python's codecs of that name are not asked."""
+    long = "9" * 70_000
+    faults = field_faults(f"Subject: =?{charset}?q?xn--a{long}?=\r\n".encode("utf-8", "surrogateescape"))
+    assert any("is no character set that mail programs know" in fault for fault in faults)
+
+
+@pytest.mark.parametrize(("charset", "good"), [("us-ascii", False), ("utf-8", False), ("iso-8859-1", True), ("UTF-8*en", False)])
+def test_octets_that_are_no_text_of_their_charset(charset: str, good: bool) -> None:
+    """B9: octets that the named charset does not have are a fault."""
+    faults = field_faults(f"Subject: =?{charset}?q?=E9?=\r\n".encode())
+    assert any("its octets are no" in fault for fault in faults) is not good

@@ -50,6 +50,14 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("arguments", [["stats", "--since"], ["stats", "--until"], ["explain", "--user", "nobody", "--since"]])
+@pytest.mark.parametrize("when", ["2300-01-01", "9999-12-31", "1000-01-01", "3000000d", "99999999999d"])
+def test_times_that_no_message_can_have(config: Path, arguments: list[str], when: str) -> None:
+    """A32: a time before or after all that an id can say is answered, and never a traceback."""
+    result = CliRunner().invoke(main, ["--config", str(config), *arguments, when])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+
+
 def life(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """The rows of one message."""
     identity = (int((NOW - 60 - 3600 * (number % 48)) * 1000) << 20) + number
