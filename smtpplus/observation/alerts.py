@@ -1,8 +1,9 @@
 """The alert centre: signs of problems are gathered for a second, counted and told by the desk, then handed to log and webhook (B6).
 
 Alerts never alert about themselves: what becomes of mail that no session brought is no sign of anything. Under a storm a sign costs
-an entry in a dictionary; beyond LIMIT different ones in a second, the rest of a kind counts as one. If the database does not take a
-second's signs, they are kept for the next. Failure never reaches the mail.
+an entry in a dictionary; beyond OF_USER different ones of a kind and user in a second, or LIMIT in all, the rest of that kind and user
+counts as one. If the database does not take a second's signs, they are kept for the next, which the log says once. Failure never reaches
+the mail.
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ from smtpplus.events import Accepted, Alerted, AuthenticationFailed, Bounced, Ev
 from smtpplus.events import Deferred as Delayed
 from smtpplus.mail.envelope import queue_id
 from smtpplus.observation import desk
-from smtpplus.observation.desk import OTHERS, Sent, Signs, Terms
+from smtpplus.observation.desk import Sent, Signs, Terms
 from smtpplus.observation.folded import Folded
-from smtpplus.observation.problems import FAILED_LOGINS, SIGNS, Facts, Problem, failed_logins
+from smtpplus.observation.problems import FAILED_LOGINS, SIGNS, Problem, failed_logins
 from smtpplus.storage.database import Database
 from smtpplus.storage.schema import recipients
 
 GATHER = 1.0  # seconds from a sign to the database
 LOOK = 60.0  # seconds between two looks for digests that are due, at most
 LIMIT = 200  # different signs gathered in a second: each costs the writer a few statements
+OF_USER = 50  # of one kind and user
 OWN = 10_000  # queue IDs of our own mail that are remembered
 ADDRESSES = 10_000  # clients whose failed logins are counted
 
@@ -64,6 +66,8 @@ class Alerts:
         self._counted_with = folded
         self._tell_webhook = told
         self._gathered: dict[tuple[str, str | None, str, str], Signs] = {}
+        self._different: Counter[tuple[str, str]] = Counter()  # of them by kind and user
+        self._complained = False
         self._failure: tuple[str, str, Key | None] = ("", "", None)  # the last message that failed or was put off, the reply, the problem
         self._own: set[str] = set()
         self._own_order: deque[str] = deque()
@@ -146,12 +150,14 @@ class Alerts:
     def _sign(self, problem: Problem, at: float, count: int = 1) -> None:
         key = _key(problem)
         signs = self._gathered.get(key)
-        if signs is None and len(self._gathered) >= LIMIT:
-            key = (problem.kind, "", "", OTHERS)
+        if signs is None and self._crowded(problem):
+            problem = desk.others(problem)
+            if len(self._gathered) >= 2 * LIMIT:
+                problem = desk.others(msgspec.structs.replace(problem, list="", user=""))
+            key = _key(problem)
             signs = self._gathered.get(key)
-            facts = Facts("many", "more different problems of this kind", problem.facts.why, problem.facts.remedy)
-            problem = Problem(problem.kind, "", "", OTHERS, facts)
         if signs is None:
+            self._different[problem.kind, problem.user] += 1
             self._gathered[key] = Signs(problem, count, at, at)
         else:
             signs.count += count
@@ -159,9 +165,15 @@ class Alerts:
         if self._timer is None and not self._closed:
             self._timer = self._clock.callLater(GATHER, self._flush)
 
+    def _crowded(self, problem: Problem) -> bool:
+        """Whether another of its kind and user is one too many; each user has room for one."""
+        of_user = self._different[problem.kind, problem.user]
+        return of_user >= OF_USER or len(self._gathered) >= (LIMIT if of_user else 2 * LIMIT)
+
     def _flush(self) -> Deferred[Any]:
         self._timer = None
         taken, self._gathered = self._gathered, {}
+        self._different.clear()
         if not taken:
             return succeed(None)
         work = partial(desk.record, signs=list(taken.values()), terms=self._terms, now=self._now())
@@ -180,6 +192,7 @@ class Alerts:
 
     def _told(self, sent: list[Sent]) -> None:
         """It is committed: say so in the log, and to the webhook, which finds it in the database."""
+        self._complained = False
         for each in sent:
             for told in each.told:
                 self._events.state(Alerted(self._now(), told.kind, told.list, told.what, told.count, each.to))
@@ -197,7 +210,9 @@ class Alerts:
             self._timer = self._clock.callLater(GATHER, self._flush)
 
     def _failed(self, failure: Failure) -> None:
-        self._log.failure("alerts cannot be written or read; it is tried again", failure)
+        if not self._complained:
+            self._log.failure("alerts cannot be written or read; it is tried again, and said no more until it succeeds", failure)
+        self._complained = True
 
 
 def _key(problem: Problem) -> Key:

@@ -2,8 +2,10 @@
 
 Counting, deciding, posting the mail and owing it to the webhook are one transaction, so that counts are exact and nothing is told twice,
 whatever dies in between. Of a kind whose mode is `now`, a problem is told at once when it is new; what comes after, and what is of mode
-`digest`, is counted and told in a digest. After QUIET without a sign it is forgotten, and new when it comes again. Under a storm of
-different problems of one kind those beyond DIFFERENT are one, "(others)".
+`digest`, is counted and told in a digest. After QUIET without a sign it is forgotten, and new when it comes again.
+
+Invariant: no user's storm hides what is wrong with another. Of one user's problems of a kind AT_ONCE are told at once within a digest's
+time, the rest by the digest; those beyond DIFFERENT are one, "(others)" of that user. What concerns no user shares one account.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from smtpplus.observation.problems import MODES, Facts, Mode, Problem, default_m
 from smtpplus.storage.schema import alert_settings, lists, problems, users
 
 QUIET = 86_400.0  # seconds
-DIFFERENT = 200  # problems of one kind and list
+DIFFERENT = 100  # problems of one kind, list and user
+AT_ONCE = 5  # of them told at once, of those that began within a digest's time
 OTHERS = "(others)"
 _P = problems.c
 _DEFAULT: Mode = "digest"
@@ -110,14 +113,15 @@ def record(connection: Connection, signs: Iterable[Signs], terms: Terms, now: fl
     settings = Settings(connection)
     found = _lists(connection, {each.problem.user for each in signs if each.problem.list is None})
     sent: list[Sent] = []
+    account = _Account(connection, now - terms.digest)
     for each in signs:
         problem = each.problem
         list_ = found.get(problem.user, "") if problem.list is None else problem.list
         mode = settings.mode(list_, problem.kind)
         if mode == "off":
             continue
-        row = _count(connection, each, list_)
-        if mode == "now" and (row.told == 0 or not terms.digest):
+        row = _count(connection, each, list_, account)
+        if mode == "now" and (not terms.digest or (row.told == 0 and account.may_tell(row, each.problem.user))):
             count = row.count - row.told if not terms.digest else 1  # with a digest, the others are told there
             told = _told(row, count, row.told + count)
             sent.append(_tell(connection, [told], settings.to(list_, told.facts.user, terms.to), terms, now, digest=False))
@@ -167,16 +171,56 @@ class _Counted(msgspec.Struct):
     facts: str
 
 
-def _count(connection: Connection, signs: Signs, list_: str) -> _Counted:
+class _Account:
+    """How many problems of one kind, list and user there are, and how many of them began after `since`; each asked once."""
+
+    def __init__(self, connection: Connection, since: float) -> None:
+        self._connection = connection
+        self._since = since
+        self._known: dict[tuple[str, str, str], list[int]] = {}
+
+    def _of(self, kind: str, list_: str, user: str) -> list[int]:
+        found = self._known.get((kind, list_, user))
+        if found is None:
+            ending = msgspec.json.encode({"user": user})[1:].decode()  # the last field of Facts; inside a text its quotes are escaped
+            query = select(_P.first_at).where(_P.kind == kind, _P.list == list_, _P.facts.endswith(ending, autoescape=True))
+            began = self._connection.scalars(query).all()
+            found = self._known[kind, list_, user] = [len(began), sum(at > self._since for at in began)]
+        return found
+
+    def full(self, kind: str, list_: str, user: str) -> bool:
+        """Whether there is no room for another."""
+        return self._of(kind, list_, user)[0] >= DIFFERENT
+
+    def add(self, kind: str, list_: str, user: str) -> None:
+        """Another began."""
+        self._known[kind, list_, user] = [count + 1 for count in self._of(kind, list_, user)]
+
+    def may_tell(self, row: _Counted, user: str) -> bool:
+        """Whether `row`, which is counted already, may be told at once."""
+        return row.first_at <= self._since or self._of(row.kind, row.list, user)[1] <= AT_ONCE
+
+
+def others(problem: Problem) -> Problem:
+    """What stands for all further problems of this kind and user."""
+    facts = problem.facts
+    whom = facts.who if problem.user else "many"
+    more = Facts(whom, "more different problems of this kind", facts.why, facts.remedy, "", problem.user)
+    what = f"{OTHERS} {problem.user}" if problem.user else OTHERS
+    return Problem(problem.kind, problem.list, problem.user, what, more)
+
+
+def _count(connection: Connection, signs: Signs, list_: str, account: _Account) -> _Counted:
     """Add `signs` to their problem's row, which is made if there is none."""
     problem = signs.problem
     found = _find(connection, problem.kind, list_, problem.what)
+    if found is None and account.full(problem.kind, list_, problem.user):
+        problem = others(problem)
+        found = _find(connection, problem.kind, list_, problem.what)
     what, facts = problem.what, problem.facts
-    if found is None and _different(connection, problem.kind, list_) >= DIFFERENT:
-        what, facts = OTHERS, Facts("many", "more different problems of this kind", problem.facts.why, problem.facts.remedy)
-        found = _find(connection, problem.kind, list_, what)
     if found is None:
         row = _Counted(problem.kind, list_, what, signs.count, 0, signs.first_at, signs.last_at, msgspec.json.encode(facts).decode())
+        account.add(problem.kind, list_, problem.user)
         connection.execute(insert(problems).values(**msgspec.structs.asdict(row), told_at=0.0))
         return row
     found.count += signs.count
@@ -190,10 +234,6 @@ def _find(connection: Connection, kind: str, list_: str, what: str) -> _Counted 
     columns = [problems.c[name] for name in _Counted.__struct_fields__]
     row = connection.execute(select(*columns).where(_P.kind == kind, _P.list == list_, _P.what == what)).one_or_none()
     return _Counted(*row) if row is not None else None
-
-
-def _different(connection: Connection, kind: str, list_: str) -> int:
-    return connection.execute(select(func.count()).where(_P.kind == kind, _P.list == list_)).scalar_one()
 
 
 def _mark(connection: Connection, row: Any, told: int, now: float) -> None:

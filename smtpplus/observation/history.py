@@ -7,8 +7,8 @@ deleted in small steps, except those of messages that still wait; what they add 
 
 Invariant: history follows mail and never holds it up. A batch that cannot be written is tried once more and then dropped, which the
 log says; the last quarter of a second is lost with the process. A storm of refusals is bounded, and its counts are exact: beyond
-SEPARATE in a batch, equal ones share a row that counts them, and beyond DIFFERENT such rows all of one reason do. A refusal without a
-reference is kept if it concerns a user, and shares a row from the first.
+SEPARATE in a batch, equal ones share a row that counts them, and beyond DIFFERENT such rows all of one reason and user do. A refusal
+without a reference is kept if it concerns a user, and shares a row from the first.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from smtpplus.events import Accepted, AuthenticationFailed, Bounced, Delivered, Event, Failed, Refused, RefusedMore, Started, WouldRefuse
 from smtpplus.events import Deferred as Delayed
 from smtpplus.mail.envelope import parse_queue_id
+from smtpplus.mail.reasons import UNKNOWN_USER
 from smtpplus.observation import marks, story, sums
 from smtpplus.observation.folded import Folded
 from smtpplus.storage.database import Database
@@ -187,9 +188,10 @@ class History:
         key = (client.rpartition(":")[0], user, sender, reason)
         folded = self._folded.get(key)
         if folded is None and len(self._folded) >= DIFFERENT:
-            key = ("", "", "", reason)
+            whose = "" if reason == UNKNOWN_USER.code else user  # of the names that somebody guesses there is no end
+            key = ("", whose, "", reason)
             folded = self._folded.get(key)
-            facts = (at, "", "", "", "", "", reason, "many different ones at once")
+            facts = (at, "", "", whose, "", "", reason, "many different ones at once")
         if folded is None:
             self._folded[key] = [self._new_id() if number is None else number, *facts, count]
         else:

@@ -162,7 +162,7 @@ def _login(event: events.AuthenticationFailed) -> Problem:
     what = f"the login failed ({event.mechanism}, port {event.port})"
     facts = Facts(f"user {event.user} at {host}", what, why, _remedy(event.reason), event.reference, event.user)
     if event.reason == "unknown_user":  # whoever guesses names makes one problem, and not one for each
-        return Problem(event.reason, "", "", f"at {host}", facts)
+        return Problem(event.reason, "", "", f"at {host}", msgspec.structs.replace(facts, user=""))
     return Problem(event.reason, None, event.user, f"{event.user} at {host}", facts)
 
 

@@ -13,13 +13,14 @@ from sqlalchemy import Connection, insert, select
 from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
 from smtpplus import events
 from smtpplus.mail.reasons import REASONS
 from smtpplus.observation import desk
 from smtpplus.observation.alerts import GATHER, LIMIT, Alerts
-from smtpplus.observation.desk import DIFFERENT, OTHERS, QUIET, Terms
+from smtpplus.observation.desk import AT_ONCE, DIFFERENT, OTHERS, QUIET, Terms
 from smtpplus.observation.folded import Folded
 from smtpplus.observation.problems import MODES, SIGNS, advice, all_kinds, command, default_mode
 from smtpplus.storage import schema
@@ -260,7 +261,33 @@ class AlertTests(TestCase):
         )
         self.assertLessEqual(len(found), DIFFERENT + 2)
         self.assertEqual(sum(row[1] for row in found), LIMIT + 500)
-        self.assertEqual(found[0][0], OTHERS)
+        self.assertEqual(found[0][0], f"{OTHERS} app")
+
+    @inlineCallbacks
+    def test_a_storm_of_one_user_hides_no_other(self) -> Any:
+        """B6: thousands of different refusals of one user are AT_ONCE alerts and a digest; another user of the list, in the same second
+        and later, has an alert of his own; what is beyond the bound is told of its user."""
+        other = {"name": "zed", "list": "news", "password": "", "created_at": 0.0, "changed_at": 0.0}
+        yield self.database.write(lambda connection: connection.execute(insert(schema.users).values(other)) and None)
+        for number in range(3_000):
+            self.bus.state(refused(f"{number}@b.com"))
+        self.bus.state(refused("early@b.com", "zed"))
+        yield self.pass_by()
+        for second in range(3):
+            for number in range(100):
+                self.bus.state(refused(f"{second}.{number}@c.com"))
+            yield self.pass_by()
+        self.bus.state(refused("late@b.com", "zed"))
+        yield self.pass_by()
+        self.assertEqual(len(self.posted), AT_ONCE + 2)
+        self.assertEqual([sum(f"from {each}@b.com" in one for one in self.subjects()) for each in ("early", "late")], [1, 1])
+        p = schema.problems.c
+        query = select(p.what, p["count"], p.facts).where(p.list == "news")
+        found = {row.what: row for row in (yield self.database.read(lambda connection: connection.execute(query).all()))}
+        self.assertLessEqual(len(found), DIFFERENT + 3)
+        self.assertEqual(sum(row[1] for row in found.values()), 3_302)
+        self.assertEqual(json.loads(found[f"{OTHERS} app"].facts)["user"], "app")
+        self.assertNotIn(f"{OTHERS} zed", found)
 
     @inlineCallbacks
     def test_many_failed_logins_are_a_problem(self) -> Any:
@@ -278,10 +305,13 @@ class AlertTests(TestCase):
 
     @inlineCallbacks
     def test_a_fault_of_the_database_loses_nothing(self) -> Any:
-        """Signs that could not be written are counted with the next."""
+        """Signs that could not be written are counted with the next; the log complains once, however long it lasts."""
         yield self.database.write(lambda connection: connection.exec_driver_sql("ALTER TABLE problems RENAME TO elsewhere") and None)
         self.bus.state(refused())
-        yield self.pass_by()
+        with capturedLogs() as said:
+            for _ in range(3):
+                yield self.pass_by()
+        self.assertEqual(sum(each["log_namespace"] == "smtpplus.observation.alerts.Alerts" for each in said), 1)
         self.flushLoggedErrors()
         yield self.database.write(lambda connection: connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO problems") and None)
         self.bus.state(refused())

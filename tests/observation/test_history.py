@@ -177,8 +177,11 @@ class HistoryTests(TestCase):
         rows = 2 * SEPARATE + DIFFERENT + 2
         self.assertEqual(self.rows("SELECT count(*), sum(count) FROM refusals"), [(rows, 15_000)])
         self.assertEqual(
-            self.rows("SELECT reason, count FROM refusals WHERE client = ''"), [("domain_not_authorized", 5_000 - SEPARATE - DIFFERENT)]
+            self.rows("SELECT \"user\", reason, count FROM refusals WHERE client = ''"),
+            [("app", "domain_not_authorized", 5_000 - SEPARATE - DIFFERENT)],
         )
+        total = self.rows("SELECT sum(count) FROM refusals WHERE \"user\" = 'app'")
+        self.assertEqual(total, [(15_000,)])  # so that stats --by user is exact
 
     @inlineCallbacks
     def test_what_a_session_only_counts_is_counted(self) -> Any:
