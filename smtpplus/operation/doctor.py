@@ -108,12 +108,16 @@ def _advice(found: list[Port], chosen: Port | None, host: str, served: str) -> I
         yield f"Use port {chosen.port} {how}, and log in with user and password."
         if chosen.tls and chosen.certificate != "valid":
             yield f"The certificate is not trusted here ({chosen.certificate}), and mail clients ask; its operator can name a better one."
+    elif any(each.tls and each.fault for each in found if each.smtp):
+        yield "A mail server answers, but its encryption does not work: ask its operator."
     elif any(each.smtp for each in found):
         yield "A mail server answers, but offers no login on these ports: ask its operator."
     elif all(each.state == "unreachable" for each in found):
         yield f"{host} cannot be reached: check its name and this machine's network."
     elif any(each.state == "filtered" for each in found):
         yield "A firewall between here and the server swallows these ports. Try others with --ports, or ask who runs the network."
+    elif any(each.state == "open" for each in found):
+        yield f"No mail server answers on these ports of {host}: another program has those that are open. Try others with --ports."
     else:
         yield f"Nothing listens on these ports of {host}."
     if not all(each.usable for each in found):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from smtpplus.operation import reach
+from smtpplus.operation.doctor import _advice
 from smtpplus.operation.health import Finding, descriptors, disk
 from smtpplus.operation.reach import Port, best, look
 
@@ -61,6 +64,73 @@ def test_whatever_answers_is_told(greeting: bytes) -> None:
         assert found.state == "open"
         assert not found.usable
         assert found.smtp is greeting.startswith(b"554")
+
+
+def _chatter(connection: socket.socket, greeting: bytes, piece: bytes) -> None:
+    """Send `greeting`, take a line if there is one, then `piece` without end, a little at a time."""
+    with connection:
+        try:
+            if greeting:
+                connection.sendall(greeting)
+                connection.recv(1_000)
+            while True:
+                connection.sendall(piece)
+                time.sleep(0.01)
+        except OSError:
+            return
+
+
+@pytest.mark.parametrize(("greeting", "piece"), [(b"", b"220-x\r\n" * 100), (b"", b"2"), (b"220 x\r\n", b"250-A\r\n" * 100)])
+def test_who_talks_without_end_is_left(greeting: bytes, piece: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B4: endless greetings, a line without end, and endless replies end with a fault that says so."""
+    monkeypatch.setattr(reach, "LONGEST", 1.0)
+    with socket.create_server((HOST, 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                threading.Thread(target=_chatter, args=(connection, greeting, piece), daemon=True).start()
+
+        threading.Thread(target=serve, daemon=True).start()
+        found = look(HOST, server.getsockname()[1], 0.5)
+    assert not found.usable
+    assert found.fault.startswith(("it sends more", "it does not come"))
+
+
+def test_broken_tls_is_not_recommended() -> None:
+    """B4: where STARTTLS is offered and answered by garbage, the login offered in clear does not make the port one to use."""
+    with socket.create_server((HOST, 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection, connection.makefile("rb") as lines:
+                    connection.sendall(b"220 x\r\n")
+                    for line in lines:
+                        if line.startswith(b"STARTTLS"):
+                            connection.sendall(b"220 go\r\n" + b"\xff\x00garbage" * 10)
+                            break
+                        connection.sendall(b"250-x\r\n250-AUTH PLAIN\r\n250 STARTTLS\r\n" if line.startswith(b"ehlo") else b"250 ok\r\n")
+
+        threading.Thread(target=serve, daemon=True).start()
+        found = look(HOST, server.getsockname()[1], 0.5)
+    assert (found.smtp, found.tls, found.auth_in_clear, found.auth, found.usable) == (True, "starttls", True, (), False)
+    assert found.fault
+    assert best([found]) is None
+
+
+def test_an_open_port_is_not_said_to_be_silent() -> None:
+    """B4: where something listens that is no mail server, that is what is said."""
+    (said, _) = _advice([Port(80, "open")], None, "a.com", "Ports")
+    assert said.startswith("No mail server answers")
+    (said, _) = _advice([Port(80, "refused")], None, "a.com", "Ports")
+    assert said.startswith("Nothing listens")
 
 
 def test_which_port_to_use() -> None:
