@@ -46,6 +46,12 @@ class Budgets:
         spent.append(now)
         return asked
 
+    def give_back(self, user: str, at: float) -> None:
+        """A message for which one was spent at that time was not accepted after all."""
+        spent = self._spent.get(user)
+        if spent is not None and at in spent:
+            spent.remove(at)
+
     def save(self, now: float) -> Saved:
         """What has been spent in the last hour."""
         self._forget(now)

@@ -2,9 +2,10 @@
 
     X-SMTPAPI: {"Schedule": "2026-12-24T08:00:00+01:00", "Priority": 2, "CampaignCode": "spring"}
 
-All members are optional and named without regard to case; others are somebody else's and ignored. `Schedule` is a time with its zone, as
-ISO 8601 writes it (without a zone: UTC), or seconds since the epoch; one that is over means at once. A `Priority` that is no level says
-nothing, as everywhere. What cannot be read is refused with its place: a message that was to wait must not go now.
+Encoded words of RFC 2047, which raw UTF-8 has become when this is read, are read as what they stand for. All members are optional and
+named without regard to case; others are somebody else's and ignored. `Schedule` is a time with its zone, as ISO 8601 writes it
+(without a zone: UTC), or seconds since the epoch; one that is over means at once. A `Priority` that is no level says nothing, as
+everywhere. What cannot be read is refused with its place: a message that was to wait must not go now.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import msgspec
 
 from smtpplus.mail import reasons
+from smtpplus.mail.header import decoded
 from smtpplus.mail.reasons import Refusal
 
 FIELD = "x-smtpapi"
@@ -42,7 +44,7 @@ def read(values: Sequence[str], *, now: float, longest: float) -> Wishes:
     if len(values) > 1:
         raise _refusal("the field stands there more than once")
     try:
-        said = json.loads(values[0])
+        said = json.loads(decoded(values[0]) if "=?" in values[0] and not _is_json(values[0]) else values[0])
     except (ValueError, RecursionError) as error:
         where = f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
         raise _refusal(f"it is not JSON{where}") from None
@@ -53,6 +55,14 @@ def read(values: Sequence[str], *, now: float, longest: float) -> Wishes:
     if release_at > now + longest:
         raise _refusal(f"Schedule lies more than {longest:.0f} seconds ahead")
     return Wishes(_level(members.get("priority")), release_at if release_at > now else 0.0, _campaign(members.get("campaigncode")))
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _moment(value: Any) -> float:

@@ -21,7 +21,7 @@ from smtpplus.config import Configuration
 from smtpplus.events import Accepted, Events, Lowered, Scheduled
 from smtpplus.mail import priority, reasons, smtpapi
 from smtpplus.mail.address import AddressError, header_mailboxes
-from smtpplus.mail.budget import Budgets
+from smtpplus.mail.budget import COSTLY, Budgets
 from smtpplus.mail.envelope import Envelope
 from smtpplus.mail.header import Header, decoded
 from smtpplus.submission.parameters import NONE, MailParameters
@@ -81,6 +81,7 @@ class Completed(msgspec.Struct, frozen=True):
     release_at: float = 0.0  # see mail.envelope, as the next
     campaign: str = ""
     lowered: tuple[int, int] | None = None  # the level it would have, and the hour's budget that is spent (D2)
+    spent: float = 0.0  # when one of the hour's budget was spent for it; 0: none was
 
     def thanks(self, identity: str) -> bytes:
         """The reply to the end of data, once the message is durable; X.3.6 says that its priority is another (RFC 6710 §4.1, §7)."""
@@ -150,7 +151,8 @@ class Acceptance:
             wishes = smtpapi.read(header.values(smtpapi.FIELD), now=self.now(), longest=self._longest)
         asked = wishes.level or _level(header) if parameters.priority is None else priority.mt_level(parameters.priority)
         wanted = priority.effective(authority.level, asked, authority.ceiling)
-        level = self._budgets.level(authority.name, authority.budget, wanted, self.now())
+        now = self.now()
+        level = self._budgets.level(authority.name, authority.budget, wanted, now)
         added = bytearray()
         if not header.has("date"):
             added += b"Date: %s\r\n" % mail_date(int(self.now())).encode("ascii")
@@ -167,7 +169,13 @@ class Acceptance:
         whole = header.compose(remove=removed, prepend=trace, append=bytes(added))
         release_at = parameters.release_at or wishes.release_at
         lowered = (wanted, authority.budget) if level != wanted else None
-        return Completed(whole, level, message_id, _subject(header), release_at, wishes.campaign, lowered)
+        spent = now if level <= COSTLY and authority.budget else 0.0
+        return Completed(whole, level, message_id, _subject(header), release_at, wishes.campaign, lowered, spent)
+
+    def give_back(self, user: str, spent: float) -> None:
+        """A message of `user` that had been completed is not accepted; see Completed.spent."""
+        if spent:
+            self._budgets.give_back(user, spent)
 
     def begin(self, number: int) -> Intake:
         """The intake of a message that outgrew memory."""
@@ -181,10 +189,15 @@ class Acceptance:
         # one step for both: what fails in the callback is no fault of the storage
         return durable.addCallbacks(
             self._accepted,
-            self.storage_fault,
+            self._not_kept,
             callbackArgs=(envelope, header),
             callbackKeywords={"identity": identity, "session": session, "client": client},
+            errbackArgs=(envelope.user, header.spent),
         )
+
+    def _not_kept(self, failure: Failure, user: str, spent: float) -> Failure:
+        self.give_back(user, spent)
+        return self.storage_fault(failure)
 
     def storage_fault(self, failure: Failure) -> Failure:
         """Report a failure of the spool; what the client gets instead."""

@@ -46,6 +46,7 @@ class Transaction:
         "_session",
         "_size",
         "_source",
+        "_spent",
         "_trace",
         "_weight",
         "authority",
@@ -81,6 +82,7 @@ class Transaction:
         self._source: Unstuffer | Literal | None = None
         self._trace: Callable[[], bytes] = bytes
         self._completed: Completed | None = None
+        self._spent = 0.0  # see Completed; of a message that is not handed in yet
         self._refusal: Refusal | None = None
         self._intake: Intake | None = None
         self._pieces: list[bytes] = []  # content not yet given to the spool
@@ -159,7 +161,7 @@ class Transaction:
             unauthorized=self.authority.unauthorized,
         )
         content = b"".join(self._pieces) if self._intake is None else self._intake
-        self._intake, self._pieces = None, []  # theirs now
+        self._intake, self._pieces, self._spent = None, [], 0.0  # theirs now
         self._weigh(0)
         return self._acceptance.commit(envelope, content, completed, identity=self.identity, session=self._session, client=self._client)
 
@@ -174,6 +176,8 @@ class Transaction:
         intake, self._intake = self._intake, None
         self._pieces, self._held = [], 0
         self._weigh(0)
+        spent, self._spent = self._spent, 0.0
+        self._acceptance.give_back(self.authority.name, spent)
         if intake is not None:
             intake.abort()
 
@@ -232,6 +236,7 @@ class Transaction:
             parameters=self.parameters,
         )
         self._completed = completed
+        self._spent = completed.spent
         pieces[:] = [completed.octets + held[end:]]
         if self._eight_bit:  # the header may have had all of it, and have it no more
             self._eight_bit = not pieces[0].isascii()

@@ -83,3 +83,14 @@ def test_a_restart_forgets_nothing_that_came_before_it_was_read() -> None:
     assert [after.level("app", 5, 1, at) for at in (81.0, 82.0)] == [1, 3]
     assert before.save(HOUR + 60.0) == {"app": [(70.0, 1)]}
     assert before.save(HOUR + 70.0) == {}
+
+
+def test_what_was_not_accepted_is_not_spent() -> None:
+    """D2: a message that was broken off gives back what was spent for it, once, and no other's."""
+    budgets = Budgets()
+    for at in (1.0, 2.0):
+        assert budgets.level("app", 2, 1, at) == 1
+    for _ in range(2):
+        budgets.give_back("app", 1.0)
+    budgets.give_back("other", 2.0)
+    assert [budgets.level("app", 2, 1, 3.0) for _ in range(2)] == [1, 3]

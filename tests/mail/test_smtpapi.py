@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smtpplus.mail.header import Header
 from smtpplus.mail.reasons import Refusal
 from smtpplus.mail.smtpapi import NOTHING, Wishes, read
 
@@ -75,3 +76,9 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         return
     assert wishes.level in {None, 1, 2, 3, 4, 5}
     assert wishes.release_at <= NOW + LONGEST
+
+
+def test_raw_utf8_is_read() -> None:
+    """A30: what a client wrote in raw UTF-8, which is encoded by the time it is read, is read as it was meant."""
+    header = Header.parse('X-SMTPAPI: {"CampaignCode": "Frühling", "Priority": 2}\r\n\r\n'.encode()).encoded()
+    assert read(header.values("x-smtpapi"), now=0.0, longest=0.0) == Wishes(2, campaign="Frühling")

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import deferLater
 
-from smtpplus.config import Limits, Submission
+from smtpplus.config import Limits, Priority, Submission
 from smtpplus.events import Accepted, Disconnected, Refused
 from smtpplus.mail.envelope import CHUNK
 from smtpplus.submission.transaction import SPILL
@@ -205,6 +205,25 @@ class TransactionTests(SessionCase):
             yield deferLater(reactor, 0.01, lambda: None)
         self.assertEqual((self.spool.kept, self.stated(Accepted)), ([], []))
         self.assertTrue(all(intake.aborted and not intake.committed for intake in self.spool.intakes))
+
+    @inlineCallbacks
+    def test_what_is_broken_off_spends_no_budget(self) -> Any:
+        """D2: of a budget of one, urgent messages that were broken off in their data, or refused at its end, use up nothing."""
+        self.serve(priority=Priority(budget=1))
+        urgent = b"X-Priority: 1\r\n" + MESSAGE
+
+        def go() -> list[str]:
+            client = self.logged_in()
+            begin(client)
+            client.send(urgent)
+            client.close()
+            client = self.logged_in()
+            codes = [submit(client, urgent + b"\0\r\n"), submit(client, urgent + b"\r\n"), submit(client, urgent)]
+            client.close()
+            return codes
+
+        codes = yield self.during(go)
+        self.assertEqual(codes, ["550 5.6.0", "250 2.0.0", "250 2.3.6"])
 
     @inlineCallbacks
     def test_a_spool_that_fails_in_the_middle_is_said_at_the_end(self) -> Any:
