@@ -18,6 +18,7 @@ from twisted.internet.ssl import Certificate
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
+from smtpplus.client_tls import Contexts
 from smtpplus.config import Configuration
 from smtpplus.delivery.dial import Dialer, Manner
 from smtpplus.delivery.fault import Fault
@@ -26,7 +27,6 @@ from smtpplus.delivery.pool import Pool
 from smtpplus.delivery.resolver import Resolver
 from smtpplus.delivery.routing import Hop, Router, Way
 from smtpplus.delivery.signing import Signer
-from smtpplus.delivery.tls import Contexts
 from smtpplus.delivery.transfer import Done, Transfer
 from smtpplus.mail import reasons
 from smtpplus.mail.disposition import Request

@@ -13,12 +13,12 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
+from smtpplus.client_tls import Contexts
 from smtpplus.delivery.client import Connection
 from smtpplus.delivery.keeper import Keeper
 from smtpplus.delivery.opening import Opening, Settled
 from smtpplus.delivery.resolver import Resolver
 from smtpplus.delivery.routing import Hop
-from smtpplus.delivery.tls import Contexts
 
 SWEEP = 5.0  # seconds between two looks at the deadlines
 BEHIND = 300.0  # seconds for which a host that took a session and no mail comes after the others, ours

@@ -3,7 +3,8 @@
 What is owed lies in the database (observation.owed), so that neither a crash nor a restart loses it. It is deleted after it was answered
 2xx: each is posted at least once, and its `id` tells a receiver what it has already. The header `X-Smtpplus-Signature` is
 `t=TIME, v1=HEX`: HMAC-SHA256 with the secret over the time, a full stop and the body, so that the receiver can tell ours from others
-and old from new. Failure: it is tried again by RETRY, and given up after owed.KEPT, which the log says.
+and old from new. An https address is verified: a trusted certificate for the very host, or nothing is said.
+Failure: it is tried again by RETRY, and given up after owed.KEPT, which the log says.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ from io import BytesIO
 from typing import Any
 
 from sqlalchemy import Connection
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, FileBodyProducer, HTTPConnectionPool
+from twisted.web.client import Agent, FileBodyProducer, HTTPConnectionPool, _HTTP11ClientFactory
 from twisted.web.http_headers import Headers
+from twisted.web.iweb import IPolicyForHTTPS
+from zope.interface import implementer
 
+from smtpplus.client_tls import Contexts
 from smtpplus.observation import owed
 from smtpplus.observation.owed import Post
 from smtpplus.storage.database import Database
@@ -40,18 +45,42 @@ def signature(secret: bytes, body: bytes, now: int) -> str:
     return f"t={now}, v1={digest}"
 
 
+@implementer(IPolicyForHTTPS)
+class _Verifying:
+    """Whom an https address is taken for: Twisted's own policy takes a certificate without any usable name (client_tls)."""
+
+    def __init__(self, contexts: Contexts) -> None:
+        self._contexts = contexts
+
+    def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
+        return self._contexts.verified(hostname.decode("ascii"))
+
+
+class _Quiet(_HTTP11ClientFactory):
+    """It does not log each connection's beginning and end."""
+
+    noisy = False
+
+
 class Webhook:
-    """Posts to `url` what is owed. `start` it once the database is open, `close` it before the database is."""
+    """Posts to `url` what is owed; `contexts` say which authorities are trusted, the platform's by default.
+
+    `start` it once the database is open, `close` it before the database is."""
 
     _log = Logger()
 
-    def __init__(self, url: str, secret: bytes, reactor: Any, *, database: Database, now: Callable[[], float]) -> None:
+    def __init__(
+        self, url: str, secret: bytes, reactor: Any, *, database: Database, now: Callable[[], float], contexts: Contexts | None = None
+    ) -> None:
         self._url = url.encode("ascii")
         self._secret = secret
         self._reactor = reactor
         self._database = database
         self._now = now
-        self._agent = Agent(reactor, connectTimeout=PATIENCE, pool=HTTPConnectionPool(reactor, persistent=False))
+        policy = _Verifying(contexts or Contexts())
+        pool: Any = HTTPConnectionPool(reactor, persistent=False)
+        pool._factory = _Quiet
+        self._agent = Agent(reactor, policy, connectTimeout=PATIENCE, pool=pool)
         self._under_way: dict[int, Deferred[Any]] = {}  # by the id of the post
         self._closed = self._complained = False
         self._loop = LoopingCall(self.look)
@@ -90,7 +119,7 @@ class Webhook:
                 "X-Smtpplus-Signature": [signature(self._secret, post.body, int(self._now()))],
             }
         )
-        asked: Any = self._agent.request(b"POST", self._url, headers, FileBodyProducer(BytesIO(post.body)))
+        asked: Any = maybeDeferred(self._agent.request, b"POST", self._url, headers, FileBodyProducer(BytesIO(post.body)))
         self._under_way[post.id] = asked
         asked.addTimeout(3 * PATIENCE, self._reactor)
         asked.addCallback(_answered).addCallbacks(lambda _: self._taken(post), lambda failure: self._not_taken(failure, post))

@@ -6,12 +6,12 @@ import random
 import threading
 from typing import Any
 
+from smtpplus.client_tls import Contexts
 from smtpplus.delivery.dial import Dialer, Manner
 from smtpplus.delivery.pool import Pool
 from smtpplus.delivery.resolver import Resolver
 from smtpplus.delivery.routing import Hop, Way
 from smtpplus.delivery.terms import Awaited
-from smtpplus.delivery.tls import Contexts
 from smtpplus.delivery.transaction import BLOCK_PATIENCE
 from smtpplus.delivery.transfer import Done, Transfer
 from smtpplus.mail.disposition import Disposition, Request

@@ -9,13 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from cryptography.x509 import DNSName
+from sqlalchemy import delete, select
 from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
+from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 from twisted.web import resource, server
 
+from smtpplus.client_tls import Contexts
 from smtpplus.observation import owed
 from smtpplus.observation.letters import Told
 from smtpplus.observation.owed import KEPT, LONGEST, WAITING
@@ -24,6 +28,7 @@ from smtpplus.observation.webhook import AT_ONCE, RETRY, Webhook, signature
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
 from smtpplus.storage.schema import webhook_posts
+from tests.delivery.test_identity import trusted
 
 NOW = 1_800_000_000.0
 HOST = "127.0.0.1"
@@ -156,6 +161,36 @@ class WebhookTests(TestCase):
         yield self.until()
         webhook.close()
         self.assertEqual(len(self.hook.got), 1)
+
+    @inlineCallbacks
+    def test_https_is_verified(self) -> Any:
+        """A10, B6: over https nothing is told to a trusted certificate that has no usable name, or another's; to the right one it is."""
+        loop: Any = reactor
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        for number, names in enumerate(([], [DNSName("elsewhere.example")], [DNSName("localhost")])):
+            pem, root = trusted(folder, "localhost", *names)
+            port = loop.listenSSL(0, server.Site(self.hook), PrivateCertificate.loadPEM(pem.read_bytes()).options(), interface=HOST)
+            yield self.owe("1")
+            address = f"https://localhost:{port.getHost().port}/hook"
+            webhook = Webhook(address, b"s", reactor, database=self.database, now=lambda: self.now, contexts=Contexts(root))
+            webhook.look()
+            yield self.until(*([] if names == [DNSName("localhost")] else [(1, self.now + RETRY[0])]))
+            webhook.close()
+            self.assertEqual(len(self.hook.got), number // 2)
+            yield self.database.write(lambda connection: connection.execute(delete(webhook_posts)) and None)
+            yield port.stopListening()
+
+    @inlineCallbacks
+    def test_it_says_nothing_of_its_connections(self) -> Any:
+        """A post leaves no line in the daemon's log."""
+        yield self.owe("1")
+        webhook = self.webhook()
+        with capturedLogs() as said:
+            webhook.look()
+            yield self.until()
+        webhook.close()
+        self.assertEqual([each for each in said if "_Quiet" in repr(each) or "HTTP11Client" in repr(each)], [])
 
     @inlineCallbacks
     def test_no_more_than_some_wait(self) -> Any:
