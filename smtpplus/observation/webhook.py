@@ -29,6 +29,7 @@ from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
 from smtpplus.client_tls import Contexts
+from smtpplus.mail.reply import printable
 from smtpplus.observation import owed
 from smtpplus.observation.owed import Post
 from smtpplus.storage.database import Database
@@ -37,6 +38,7 @@ RETRY = (5.0, 30.0, 120.0, 600.0, 3600.0)  # seconds until it is tried again; th
 POLL = 2.0  # seconds between two looks for what is due
 AT_ONCE = 10  # posts under way
 PATIENCE = 10.0  # seconds for a connection
+LONGEST_FAULT = 300  # characters kept of why a post failed
 
 
 def signature(secret: bytes, body: bytes, now: int) -> str:
@@ -130,12 +132,13 @@ class Webhook:
     def _not_taken(self, failure: Failure, post: Post) -> None:
         if self._closed:
             return
+        why, now = printable(failure.getErrorMessage() or str(failure.type))[:LONGEST_FAULT], self._now()
         wait = RETRY[min(post.tried, len(RETRY) - 1)]
-        if self._now() + wait > post.created_at + owed.KEPT:
-            self._log.error("an alert was not taken by the webhook and is given up: {why}", why=failure.getErrorMessage())
-            self._taken(post)
+        if now + wait > post.created_at + owed.KEPT:
+            self._log.error("an alert was not taken by the webhook and is given up: {why}", why=why)
+            self._settle(post, partial(owed.give_up, number=post.id, why=why, now=now))
         else:
-            self._settle(post, partial(owed.put_off, number=post.id, tried=post.tried + 1, until=self._now() + wait))
+            self._settle(post, partial(owed.put_off, number=post.id, tried=post.tried + 1, until=now + wait, why=why, now=now))
 
     def _settle(self, post: Post, work: Callable[[Connection], None]) -> None:
         self._database.write(work).addCallbacks(self._settled, self._failed, callbackArgs=(post,), errbackArgs=(post,))

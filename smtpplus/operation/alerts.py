@@ -31,6 +31,7 @@ def list_alerts(operation: Operation, list_: str | None, as_json: bool) -> None:
     from sqlalchemy import select
 
     from smtpplus.operation.absent import need
+    from smtpplus.operation.channels import failing
     from smtpplus.storage.schema import problems
 
     query = select(problems).order_by(problems.c.last_at.desc())
@@ -38,11 +39,14 @@ def list_alerts(operation: Operation, list_: str | None, as_json: bool) -> None:
         query = query.where(problems.c.list == list_.lower())
     with operation.transaction(reading=True) as connection:
         found = [{**row._mapping, "facts": msgspec.json.decode(row.facts)} for row in connection.execute(query)]
+        silent = list(failing(connection, time.time()))
         if not found:
             need(connection, list_=list_)
     if as_json:
         print_json(found)
         return
+    for sentence in silent:
+        click.echo(f"Not everybody is told: {sentence}.\n")
     if not found:
         click.echo("There are no problems.")
     for number, each in enumerate(found):

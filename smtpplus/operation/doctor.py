@@ -155,6 +155,7 @@ def _findings(operation: Operation, domains: tuple[str, ...]) -> Iterator[Findin
         with operation.transaction(reading=True) as connection:
             yield health.Finding("database", True, "it can be used")
             yield from _looked("daemon", lambda: health.daemon(connection))
+            yield from _looked("alerts", lambda: health.alerts(connection, time.time()))
             yield from _looked("trusted networks", lambda: health.trusted(configuration, connection))
             yield from _looked("route", lambda: health.routes(configuration, connection, operation.router.destination))
             asked = asked or names.sender_domains(connection)

@@ -70,6 +70,15 @@ def daemon(connection: Connection) -> Iterator[Finding]:
         yield Finding("daemon", False, "it does not run on this machine", remedy)
 
 
+def alerts(connection: Connection, now: float) -> Iterator[Finding]:
+    """Whether alerts reach anybody; a channel that fails cannot tell of itself."""
+    from smtpplus.operation.channels import failing
+
+    for sentence in failing(connection, now):
+        remedy = "look at [alerts] and its receiver; smtpplus alerts test tries it again"
+        yield Finding("alerts", False, sentence, remedy)
+
+
 def trusted(configuration: Configuration, connection: Connection) -> Iterator[Finding]:
     """Whether the users are there as whom trusted networks submit."""
     from smtpplus.accounts import store

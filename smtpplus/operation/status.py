@@ -25,11 +25,13 @@ def status(operation: Operation, as_json: bool) -> None:
     """Show how the queue stands: depth and oldest wait per level, destinations left alone, rules, what runs and what is stopped."""
     import msgspec
 
+    from smtpplus.operation.channels import failing
     from smtpplus.queue import rulebook, standing
     from smtpplus.queue.selection import depth
 
     now = time.time()
     with operation.transaction(reading=True) as connection:
+        silent = list(failing(connection, now, past=False))
         levels = _levels(depth(connection, now), now)
         rules = rulebook.in_force(connection, now)
         found = standing.read(connection)
@@ -43,11 +45,14 @@ def status(operation: Operation, as_json: bool) -> None:
                 "process": found[0].process if found is not None and running else None,
                 "levels": levels,
                 "rules": [rule_json(rule) for rule in rules],
+                "alerts_failing": silent,
                 "daemon": None if stands is None else msgspec.to_builtins(stands),
             }
         )
         return
     click.echo(f"The daemon runs as process {found[0].process}." if found is not None and running else "The daemon does not run.")
+    for sentence in silent:
+        click.echo(f"Alerts: {sentence}.")
     _print_levels(levels)
     print_rules(rules)
     if stands is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.x509 import DNSName
-from sqlalchemy import delete, select
+from sqlalchemy import delete, insert, select
 from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.ssl import PrivateCertificate
@@ -25,9 +25,10 @@ from smtpplus.observation.letters import Told
 from smtpplus.observation.owed import KEPT, LONGEST, WAITING
 from smtpplus.observation.problems import Facts
 from smtpplus.observation.webhook import AT_ONCE, RETRY, Webhook, signature
+from smtpplus.operation.channels import failing
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
-from smtpplus.storage.schema import webhook_posts
+from smtpplus.storage.schema import history, recipients, webhook_posts
 from tests.delivery.test_identity import trusted
 
 NOW = 1_800_000_000.0
@@ -102,6 +103,10 @@ class WebhookTests(TestCase):
         webhook = self.webhook()
         webhook.look()
         yield self.until((1, NOW + RETRY[0]))
+        stands = yield self.database.read(owed.state)
+        self.assertEqual((stands.waiting, stands.tried, stands.why, stands.at), (1, 1, "the webhook answered 500", NOW))
+        (said,) = yield self.database.read(lambda connection: list(failing(connection, NOW)))
+        self.assertIn("did not take an alert", said)
         webhook.look()  # too early
         self.now += RETRY[0]
         webhook.look()
@@ -109,6 +114,7 @@ class WebhookTests(TestCase):
         self.now += RETRY[1]
         webhook.look()
         yield self.until()
+        self.assertEqual((yield self.database.read(owed.state)), owed.Owing(0, 0, 0.0))
         webhook.close()
         bodies = [body for _, body in self.hook.got]
         self.assertEqual((len(bodies), set(bodies)), (3, {bodies[0]}))
@@ -161,6 +167,37 @@ class WebhookTests(TestCase):
         yield self.until()
         webhook.close()
         self.assertEqual(len(self.hook.got), 1)
+        self.assertEqual((yield self.database.read(owed.state)).why, "the webhook answered 500")  # told still
+
+    @inlineCallbacks
+    def test_alert_mail_that_does_not_arrive_is_told(self) -> Any:
+        """B6: alert mail that waits, and such that failed, is told where the operator looks; other mail is not."""
+        at = NOW - 600
+        told = [("<alert.1@a>", ""), ("<alert.2@a>", '[["Failed",1]]'), ("<x@a>", '[["Failed",1]]')]
+        empty = dict.fromkeys(("user", "list", "sender", "session", "client", "subject", "campaign"), "")
+        rows = [
+            {
+                **empty,
+                "id": (int(at * 1000) << 20) + number,
+                "at": at,
+                "recipients": "[]",
+                "level": 2,
+                "size": 1,
+                "message_id": name,
+                "story": story,
+            }
+            for number, (name, story) in enumerate(told)
+        ]
+        waits = {"message_id": rows[0]["id"], "number": 0, "address": "o@a", "level": 2, "user": "", "attempts": 1, "due": NOW}
+
+        def write(connection: Any) -> None:
+            connection.execute(insert(history), rows)
+            connection.execute(insert(recipients).values(**waits, reply="451 no"))
+
+        yield self.database.write(write)
+        said = yield self.database.read(lambda connection: list(failing(connection, NOW)))
+        self.assertEqual(said[0], "1 alert by mail waits, lately after: 451 no")
+        self.assertEqual(said[1], "1 alert by mail failed within a day; smtpplus explain '<alert.2@a>' says why")
 
     @inlineCallbacks
     def test_https_is_verified(self) -> Any:
