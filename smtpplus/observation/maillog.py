@@ -2,7 +2,8 @@
 
 Lines are gathered and written a few times a second, never one by one: a log is read by the eye, and a write per message is what makes
 it slow. A log file that was renamed (logrotate) is noticed and opened anew. A log that cannot be written is reported once
-to the process's own log and tried again; mail does not wait for it.
+to the process's own log and tried again; mail does not wait for it. What could not be written is lost, and when it can be written again
+the log says how many lines: on a fresh line, should a full file system have cut one in half.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import msgspec
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from smtpplus.events import Event
+from smtpplus.events import Event, Fault
 
 EVERY = 0.25  # seconds between writes
 REMEMBERED = 4_096  # texts
@@ -40,6 +41,8 @@ class MailLog:
         self._waiting: IDelayedCall | None = None
         self._file = -1
         self._complained = False
+        self._lost = 0  # lines since the last that was written
+        self._cut = False  # whether the file ends within a line
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
@@ -55,13 +58,13 @@ class MailLog:
         if not self._lines:
             return
         octets, self._lines = b"".join(self._lines), []
-        try:
-            self._write(octets)
-            self._complained = False
-        except OSError as fault:
-            if not self._complained:
-                self._complained = True
-                self._log.error("the mail log {path} cannot be written: {fault}", path=str(self._path), fault=str(fault))
+        if self._lost:
+            notice = self._line(Fault(self._clock.seconds(), f"the mail log could not be written; lines lost: {self._lost}"))
+            if self._rest(b"\n" + notice if self._cut else notice):
+                self._lost += octets.count(b"\n")
+                return
+            self._lost = 0
+        self._lost = self._rest(octets).count(b"\n")
 
     def close(self) -> None:
         """Write what was gathered and close the file."""
@@ -70,19 +73,38 @@ class MailLog:
             os.close(self._file)
             self._file = -1
 
-    def _write(self, octets: bytes) -> None:
+    def _rest(self, octets: bytes) -> bytes:
+        """Write, and return what could not be written."""
+        written = 0
+        try:
+            for count in self._write(octets):
+                written += count
+                self._cut = octets[written - 1 : written] != b"\n"
+            self._complained = False
+        except OSError as fault:
+            if not self._complained:
+                self._complained = True
+                self._log.error("the mail log {path} cannot be written: {fault}", path=str(self._path), fault=str(fault))
+        return octets[written:]
+
+    def _write(self, octets: bytes) -> Iterator[int]:
+        """How many octets each write took."""
         if self._path is None:
             sys.stdout.buffer.write(octets)
             sys.stdout.buffer.flush()
+            yield len(octets)
             return
         if self._file < 0 or not _same(self._path, self._file):
             if self._file >= 0:
                 os.close(self._file)
                 self._file = -1
+            self._cut = False
             self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
         view = memoryview(octets)
         while view:
-            view = view[os.write(self._file, view) :]
+            count = os.write(self._file, view)
+            yield count
+            view = view[count:]
 
 
 def _same(path: Path, file: int) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 from pathlib import Path
 
 from twisted.internet.task import Clock
@@ -81,4 +83,29 @@ def test_a_log_that_cannot_be_written_raises_nothing(tmp_path: Path) -> None:
     (tmp_path / "missing").mkdir()
     log(DELIVERED)
     log.close()
-    assert (tmp_path / "missing" / "mail.log").read_text().count("\n") == 1
+    lines = (tmp_path / "missing" / "mail.log").read_text().splitlines()
+    assert (len(lines), "lost: 1" in lines[0]) == (2, True)
+
+
+def test_a_log_cut_in_half_goes_on_with_a_fresh_line(tmp_path: Path) -> None:
+    """C9: where the file system takes half a line and no more, what follows begins on a line of its own, with the number of those lost."""
+    clock = Clock()
+    log = MailLog(tmp_path / "mail.log", "json", clock)
+    before, soft = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    log(DELIVERED)
+    log.flush()
+    whole = (tmp_path / "mail.log").stat().st_size
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (whole + 20, soft[1]))
+        for _ in range(2):
+            log(DELIVERED)
+            log(DELIVERED)
+            log.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, soft)
+        signal.signal(signal.SIGXFSZ, before)
+    log(DELIVERED)
+    log.close()
+    first, half, notice, last = (tmp_path / "mail.log").read_text().splitlines()
+    assert (len(half), json.loads(notice)["what"]) == (20, "the mail log could not be written; lines lost: 4")
+    assert first == last
