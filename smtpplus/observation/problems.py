@@ -15,7 +15,7 @@ import msgspec
 from smtpplus import events
 from smtpplus.events import Event
 from smtpplus.mail.command_line import quoted
-from smtpplus.mail.reasons import REASONS
+from smtpplus.mail.reasons import BAD_MAILBOX, REASONS
 
 Mode = Literal["off", "now", "digest"]
 MODES: tuple[Mode, ...] = ("off", "now", "digest")
@@ -135,7 +135,7 @@ def _refused(event: events.Refused | events.WouldRefuse) -> Problem:
         return Problem(event.reason, "", "", event.reply[:400], facts)
     let_through = isinstance(event, events.WouldRefuse)
     address, in_header = about(event.sender, event.reply)
-    sender = address or "the null sender"
+    sender = address or ("an address that is none" if event.reason == BAD_MAILBOX.code else "the null sender")
     reference = getattr(event, "reference", "")
     host = event.client.rpartition(":")[0]
     who = f"user {event.user} at {host}" if event.user else f"a client at {host}"

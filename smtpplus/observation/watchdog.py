@@ -81,7 +81,7 @@ class Watchdog:
         found = os.statvfs(self._directory)
         free = found.f_bavail * found.f_frsize
         if free < FREE_OCTETS or free < FREE * found.f_blocks * found.f_frsize:
-            why = f"{free / 1024**2:.0f} MiB are free there; mail is refused below [queue] minimum_free"
+            why = f"{free / 1024**2:.0f} MiB are free there; below [queue] minimum_free mail is refused"
             yield "disk_filling", str(self._directory), why, "free some space, or move state_directory"
 
     def _expiry(self) -> Iterator[tuple[str, str, str, str]]:

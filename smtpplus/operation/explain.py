@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smtpplus.operation.cli import Operation, Refused, date, print_json
+from smtpplus.operation.listing import span
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -118,7 +119,7 @@ def _unknown(operation: Operation, what: str) -> str:
     kept = operation.configuration.queue.history
     if not kept:
         return f'Nothing is known of {what}: [queue] history is "0s", so that nothing is kept.'
-    back = f"The history goes back {kept / 86_400:.3g} days"
+    back = f"The history goes back {span(kept)}"
     return f"Nothing is known of {what}. {back}; what never reached this server is not in it: try smtpplus doctor HOST at the client."
 
 

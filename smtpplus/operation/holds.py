@@ -17,6 +17,7 @@ from smtpplus.operation.listing import span
 from smtpplus.operation.narration import Decision
 from smtpplus.queue.rows import domain_of
 from smtpplus.queue.rules import Facts, Rule, Rules
+from smtpplus.queue.standing import EVERY
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -45,7 +46,7 @@ def holds(connection: Connection, life: Life, destination: Callable[[str], str],
             continue
         for facts, until in _recipients(life, destination, now if waits else None):
             begun, ended = max(rule.created_at, life.at), rule.ends_at
-            if begun < min(until, now if ended is None else ended) and Rules((rule,), begun).find(facts) is not None:
+            if begun + EVERY < min(until, now if ended is None else ended) and Rules((rule,), begun).find(facts) is not None:
                 found[rule.id] = Hold(rule, lifted_by, begun, ended if ended is not None and ended <= now else None)
                 break
     return sorted(found.values(), key=lambda hold: hold.begun)

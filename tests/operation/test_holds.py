@@ -73,6 +73,7 @@ def test_what_did_not_hold_it_is_not_told(connection: Connection) -> None:
     rule(connection, "user", "other", AT)
     rule(connection, "destination", "c.com", AT + 20, lifted=AT + 40)
     rule(connection, "everything", "", AT + 30, lifted=AT + 40)
+    rule(connection, "everything", "", AT + 5.5, lifted=AT + 40)  # too late to be known before the message was done
     stops = rule(connection, "level", "3", AT + 1, lifted=AT + 2)
     paused = events.Paused(AT + 1, NAME, "b.com", f"rule {stops} (why)")
     message = life(paused, delivered(AT + 5, "y@b.com"), delivered(AT + 6, "z@c.com"))
