@@ -44,7 +44,7 @@ def read(values: Sequence[str], *, now: float, longest: float) -> Wishes:
     if len(values) > 1:
         raise _refusal("the field stands there more than once")
     try:
-        said = json.loads(decoded(values[0]) if "=?" in values[0] and not _is_json(values[0]) else values[0])
+        said = _json(values[0])
     except (ValueError, RecursionError) as error:
         where = f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
         raise _refusal(f"it is not JSON{where}") from None
@@ -57,12 +57,14 @@ def read(values: Sequence[str], *, now: float, longest: float) -> Wishes:
     return Wishes(_level(members.get("priority")), release_at if release_at > now else 0.0, _campaign(members.get("campaigncode")))
 
 
-def _is_json(text: str) -> bool:
+def _json(text: str) -> Any:
+    """What `text` stands for; its encoded words are decoded only if it cannot be read with them."""
     try:
-        json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError):
-        return False
-    return True
+        if "=?" not in text:
+            raise
+        return json.loads(decoded(text))
 
 
 def _moment(value: Any) -> float:

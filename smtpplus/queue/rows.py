@@ -17,6 +17,7 @@ from smtpplus.storage import schema, writes
 from smtpplus.storage.statement import Row, Statement
 
 URGENT = 2  # levels up to this one are found by an index of their own
+BEGUN = and_(schema.recipients.c.attempts == 1, schema.recipients.c.reply.is_(None))  # its first attempt has begun, nobody answered
 
 
 class _Parameters(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -177,8 +178,7 @@ def _envelope(row: Any, recipients: tuple[Recipient, ...], list_: str) -> Envelo
 def scan(connection: sqlalchemy.Connection, after: tuple[int, int], limit: int, *, urgent: bool) -> list[Waiting]:
     """The next unsettled recipients in the order of their keys: of levels up to URGENT, or of the others."""
     r = schema.recipients.c
-    begun = and_(r.attempts == 1, r.reply.is_(None))
-    query = select(r.message_id, r.number, r.address, r.level, r.user, r.due, r.list, r.sender_domain, begun)
+    query = select(r.message_id, r.number, r.address, r.level, r.user, r.due, r.list, r.sender_domain, BEGUN)
     key = tuple_(r.message_id, r.number) > tuple_(*after)
     level = r.level <= URGENT if urgent else r.level > URGENT
     return [tuple(row) for row in connection.execute(query.where(key, level).order_by(r.message_id, r.number).limit(limit))]

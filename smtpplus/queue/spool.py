@@ -117,9 +117,8 @@ class Spool:
         """Let these messages, whose first attempt a crash has ended, be tried at once. A second one waits for its time."""
 
         def work(connection: sqlalchemy.Connection) -> None:
-            r = schema.recipients.c
-            cut_off = (r.message_id.in_(numbers), r.attempts == 1, r.reply.is_(None))
-            connection.execute(update(schema.recipients).where(*cut_off).values(due=0.0))
+            cut_off = schema.recipients.c.message_id.in_(numbers)
+            connection.execute(update(schema.recipients).where(cut_off, rows.BEGUN).values(due=0.0))
 
         return self._database.write(work)
 

@@ -112,13 +112,14 @@ class Window:
 
     def restore(self, entries: list[Entry]) -> None:
         """Entries that were to go, and could not, wait again in the places they had, unless they are held now."""
-        barred = [entry for entry in entries if self._barred(entry)]
+        barred: list[Entry] = []
         for entry in entries:
-            if entry in barred or self.aside.rules:
+            if self._barred(entry):
                 self.leave(entry)
-            if entry in barred:
                 self._spool.forget(entry.message.content)
+                barred.append(entry)
             elif self.aside.rules:
+                self.leave(entry)
                 self._enter(entry)
             else:
                 self._line_up(entry)
