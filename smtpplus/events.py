@@ -222,6 +222,16 @@ class Cancelled(Event, frozen=True):
     reason: str
 
 
+class Rescheduled(Event, frozen=True):
+    """A recipient in the queue was put off until a time by hand, or let go at once."""
+
+    id: str
+    recipient: str
+    who: str
+    reason: str
+    due: float  # seconds since the epoch; 0: at once
+
+
 class Verified(Event, frozen=True):
     """A sender of a user was verified on the web; what the command line does is not stated by the daemon."""
 

@@ -244,7 +244,12 @@ def cancel_selected(operation: Operation, chosen: Selection, *, reason: str) -> 
     from smtpplus.queue import actions
 
     who = operator()
-    return _act(operation, chosen, "Cancelling", lambda connection, some: actions.cancel(connection, some, who=who, reason=reason))
+    return _act(
+        operation,
+        chosen,
+        "Cancelling",
+        lambda connection, some: actions.cancel(connection, some, who=who, reason=reason, now=time.time()),
+    )
 
 
 @queue.command()
@@ -298,7 +303,12 @@ def _move(operation: Operation, chosen: Selection, due: float, reason: str) -> i
     from smtpplus.queue import actions
 
     who = operator()
-    return _act(operation, chosen, "Changing", lambda connection, some: actions.move(connection, some, due, who=who, reason=reason))
+    return _act(
+        operation,
+        chosen,
+        "Changing",
+        lambda connection, some: actions.move(connection, some, due, who=who, reason=reason, now=time.time()),
+    )
 
 
 def _act(operation: Operation, chosen: Selection, what: str, act: Callable[[Connection, list[Queued]], int]) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from smtpplus.mail.reply import printable
@@ -23,7 +24,17 @@ CANCELLED, MOVED, RETRIED = "cancelled", "moved", "retried"
 _R = schema.recipients.c
 
 
-def cancel(connection: Connection, some: Sequence[Queued], *, who: str, reason: str) -> int:
+class Change(msgspec.Struct, frozen=True):
+    """What was done, by whom, why and when, and for when recipients were moved: columns of schema.changes."""
+
+    what: str
+    who: str
+    reason: str
+    at: float
+    due: float = 0.0
+
+
+def cancel(connection: Connection, some: Sequence[Queued], *, who: str, reason: str, now: float) -> int:
     """Take recipients out of the queue, and messages with their last. How many there were."""
     keys = _there(connection, some)
     if not keys:
@@ -32,11 +43,11 @@ def cancel(connection: Connection, some: Sequence[Queued], *, who: str, reason: 
     writes.DELETE_RECIPIENT.run(connection, [*sorted(keys)])
     writes.REMOVE_CHUNKS_IF_SETTLED.run(connection, numbers)
     writes.REMOVE_IF_SETTLED.run(connection, numbers)
-    _note(connection, some, keys, CANCELLED, who=who, reason=reason)
+    _note(connection, some, keys, Change(CANCELLED, who, reason, now))
     return len(keys)
 
 
-def move(connection: Connection, some: Sequence[Queued], due: float, *, who: str, reason: str) -> int:
+def move(connection: Connection, some: Sequence[Queued], due: float, *, who: str, reason: str, now: float) -> int:
     """Let recipients be due at `due`, seconds since the epoch; 0: now, also at a destination that is left alone. How many there were."""
     keys = _there(connection, some)
     if not keys:
@@ -45,7 +56,7 @@ def move(connection: Connection, some: Sequence[Queued], due: float, *, who: str
     connection.execute(change, [{"key": number, "index": index} for number, index in keys])
     if due:
         _put_off(connection, sorted({number for number, _ in keys}), due)
-    _note(connection, some, keys, MOVED if due else RETRIED, who=who, reason=reason)
+    _note(connection, some, keys, Change(MOVED if due else RETRIED, who, reason, now, due))
     return len(keys)
 
 
@@ -65,15 +76,14 @@ def _there(connection: Connection, some: Sequence[Queued]) -> set[Key]:
     return {(row.message_id, row.number) for row in connection.execute(query)} & {each.key for each in some}
 
 
-def _note(connection: Connection, some: Sequence[Queued], keys: set[Key], what: str, *, who: str, reason: str) -> None:
+def _note(connection: Connection, some: Sequence[Queued], keys: set[Key], change: Change) -> None:
+    done = {**msgspec.structs.asdict(change), "reason": printable(change.reason)}
     notes = [
         {
             "message_id": each.id,
             "number": each.number,
             "address": each.address,
-            "what": what,
-            "who": who,
-            "reason": printable(reason),
+            **done,
         }
         for each in some
         if each.key in keys

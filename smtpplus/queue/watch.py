@@ -1,8 +1,8 @@
 """What other processes changed: the daemon's look at rules and at changed recipients, twice a second.
 
 The command line writes both into the database and raises the generation "queue" in the same transaction; one look costs one question
-about one row. Rules are read whole, as they are few; changed recipients are read and deleted in pages, and each cancelled one is
-stated as an event. A change is deleted after it was obeyed: a crash between the two repeats it, which does no harm, since the rows
+about one row. Rules are read whole, as they are few; changed recipients are read and deleted in pages, and each is stated as
+an event. A change is deleted after it was obeyed: a crash between the two repeats it, which does no harm, since the rows
 of the queue say what is true and changes only where to look again. Failure: a look that fails is repeated; the fault is logged once.
 """
 
@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from smtpplus.events import Cancelled, Events
+from smtpplus.events import Cancelled, Events, Rescheduled
 from smtpplus.mail.envelope import queue_id
 from smtpplus.queue import rulebook
 from smtpplus.queue.actions import CANCELLED, RETRIED
@@ -128,8 +128,8 @@ class Watch:
         self._scheduler.changed({row.message_id for row in rows}, cancelled)
         self._scheduler.retry({row.address for row in rows if row.what == RETRIED})
         for row in rows:
-            if row.what == CANCELLED:
-                self._events.state(Cancelled(self._now(), queue_id(row.message_id), row.address, row.who, row.reason))
+            facts = (row.at or self._now(), queue_id(row.message_id), row.address, row.who, row.reason)
+            self._events.state(Cancelled(*facts) if row.what == CANCELLED else Rescheduled(*facts, row.due))
 
 
 def _changes(connection: Connection) -> Sequence[Row[Any]]:

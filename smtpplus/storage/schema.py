@@ -189,9 +189,11 @@ changes = Table(  # what another process did to recipients, until the daemon has
     Column("message_id", Identity, nullable=False),
     Column("number", Integer, nullable=False),
     Column("address", Text, nullable=False),
-    Column("what", Text, nullable=False),  # cancelled | moved
+    Column("what", Text, nullable=False),  # cancelled | moved | retried
     Column("who", Text, nullable=False),
     Column("reason", Text, nullable=False),
+    Column("at", Float, nullable=False, server_default="0"),  # when
+    Column("due", Float, nullable=False, server_default="0"),  # for when it was moved
     sqlite_autoincrement=True,  # an id is never given twice: they are read and deleted in their order
 )
 

@@ -24,11 +24,15 @@ class ChangeTests(QueueCase):
 
     def cancel(self, *ids: int, destination: str = "") -> int:
         return self.operate(
-            lambda connection: actions.cancel(connection, self.chosen(connection, *ids, destination=destination), who="me", reason="test")
+            lambda connection: actions.cancel(
+                connection, self.chosen(connection, *ids, destination=destination), who="me", reason="test", now=self.wall
+            )
         )
 
     def move(self, due: float, *ids: int) -> int:
-        return self.operate(lambda connection: actions.move(connection, self.chosen(connection, *ids), due, who="me", reason="test"))
+        return self.operate(
+            lambda connection: actions.move(connection, self.chosen(connection, *ids), due, who="me", reason="test", now=self.wall)
+        )
 
     @inlineCallbacks
     def test_cancelled_mail_is_not_sent(self) -> Any:
@@ -117,6 +121,17 @@ class ChangeTests(QueueCase):
         self.move(self.wall - 1, 21)
         yield self.turn()
         self.assertEqual(self.agent.begun()[20:], [21])
+        told = [(each.id, each.recipient, each.who, each.due) for each in self.stated(facts.Rescheduled)]
+        start = self.wall - 19
+        self.assertEqual(
+            told,
+            [
+                (queue_id(21), "b@example.net", "me", start + 10),
+                (queue_id(21), "b@example.net", "me", start + 1009),
+                (queue_id(21), "b@example.net", "me", start + 17),
+            ],
+        )
+        self.assertEqual([each.at for each in self.stated(facts.Rescheduled)], [start, start + 9, start + 18])
 
     @inlineCallbacks
     def test_retry_tries_a_destination_that_is_left_alone(self) -> Any:

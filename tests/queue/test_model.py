@@ -224,10 +224,10 @@ class House(RuleBasedStateMachine):
             view = QueueView(self.database.connection, Rules(), lambda domain: domain, self.now())
             some = list(view.select(Selection(ids=(number,))))
             if due is None:
-                actions.cancel(self.database.connection, some, who="me", reason="")
+                actions.cancel(self.database.connection, some, who="me", reason="", now=self.now())
                 self.cancelled.update({number} if some else ())
             else:
-                actions.move(self.database.connection, some, due and self.now() + due, who="me", reason="")
+                actions.move(self.database.connection, some, due and self.now() + due, who="me", reason="", now=self.now())
         self.ready_since.pop(number, None)
         keys = {each.key for each in some}
         self.queue.scheduler.changed({number}, keys if due is None else ())

@@ -96,7 +96,7 @@ class OrderTests(QueueCase):
 
             def move(connection: Any) -> list[Any]:
                 some = list(QueueView(connection, Rules(), lambda domain: domain, self.wall).select(Selection()))
-                actions.move(connection, some, 0.0, who="me", reason="test")
+                actions.move(connection, some, 0.0, who="me", reason="test", now=self.wall)
                 return some
 
             some = self.operate(move)

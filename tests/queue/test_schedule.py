@@ -92,7 +92,7 @@ class ScheduleTests(QueueCase):
 
         def put_off(connection: Any) -> None:
             view = QueueView(connection, Rules(), lambda domain: domain, self.wall)
-            actions.move(connection, list(view.select(Selection(ids=(2,)))), self.wall + 6 * 3600, who="me", reason="test")
+            actions.move(connection, list(view.select(Selection(ids=(2,)))), self.wall + 6 * 3600, who="me", reason="test", now=self.wall)
 
         self.operate(put_off)
         yield self.turn(1)

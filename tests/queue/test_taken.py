@@ -78,6 +78,7 @@ class TakenTests(QueueCase):
                 list(QueueView(connection, Rules(), lambda domain: domain, self.wall).select(Selection(ids=(1,)))),
                 who="me",
                 reason="test",
+                now=self.wall,
             )
         )
         yield self.turn()
