@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, func, select
 
-from smtpplus.events import Event
+from smtpplus.events import Cancelled, Deferred, Delivered, Event, Failed
 from smtpplus.mail.envelope import queue_id
 from smtpplus.observation import marks, story
 from smtpplus.storage.schema import history, history_steps, message_ids, refusals
@@ -20,6 +20,8 @@ from smtpplus.storage.schema import history, history_steps, message_ids, refusal
 BATCH = 500  # rows whose later steps are read at once
 _BATCH_LASTS = 2_000  # milliseconds between the first and the last refusal that share an entry, at most
 ALIKE = 100  # messages told of one Message-ID, the latest
+_EARLIER = 30.0  # seconds: mail that was accepted so long before may be on its way still
+_ENDS = (Delivered, Failed, Cancelled, Deferred)
 _LAST = (1 << 63) - 1 >> 20  # milliseconds: what an id of 64 bits has room for, until the year 2248
 
 
@@ -94,6 +96,20 @@ def of_user(connection: Connection, user: str, since: float, limit: int) -> list
     c = history.c
     query = select(history).where(c.id >= first_id(since), c.user == user).order_by(c.id.desc()).limit(limit)
     return list(_lives(connection, connection.execute(query).all()[::-1]))
+
+
+def urgent(connection: Connection, levels: Sequence[int], begin: float, end: float) -> list[str]:
+    """The queue IDs of mail of these levels that was accepted before `end` and on its way at some time after `begin`, oldest first; the
+    first ALIKE. Reads all that was accepted meanwhile, and _EARLIER seconds before."""
+    c = history.c
+    span = (c.id >= first_id(begin - _EARLIER), c.id < first_id(end), c.level.in_(levels))
+    rows = connection.execute(select(history).where(*span).order_by(c.id).limit(ALIKE)).all()
+    return [life.id for life in _lives(connection, rows) if life.at >= begin or _on_its_way(life, begin)]
+
+
+def _on_its_way(life: Life, at: float) -> bool:
+    """Whether something happened to it after `at`, or its end is not known."""
+    return not any(isinstance(event, _ENDS) for event in life.events) or life.events[-1].at >= at
 
 
 def refusal(connection: Connection, number: int) -> Refusal | None:

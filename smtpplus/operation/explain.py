@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from smtpplus.delivery.routing import Router
     from smtpplus.observation.record import Life, Refusal
     from smtpplus.operation.gates import Gate
+    from smtpplus.operation.narration import FirstWait
     from smtpplus.queue.standing import Standing
 
 _LIMIT = 20  # messages and refusals of a user that are told
 _URGENT = 20  # messages looked at that go first
 _INDEXED = 2  # see schema, ix_recipients_urgent
+_TRIED = frozenset(("under-way", "stopped", "retry"))  # gates of mail that was attempted
+_WORTH = 1.0  # seconds that a message waited, from which on it is asked what went before it
+_BACK = 600.0  # seconds of that which are looked at: all that was accepted meanwhile is read
 _SHOWN = 5  # recipients named where many are meant
 
 
@@ -83,13 +87,13 @@ def _named(operation: Operation, connection: Connection, what: str, now: float) 
         ours, at, host = text.strip("<>").partition("@")
         if not lives and at and host == operation.configuration.hostname:  # the Message-ID of a notification is made of its queue ID
             return _named(operation, connection, ours, now)
-        return [_message(operation, connection, life, now) for life in lives]
+        return [_message(operation, connection, life, now, before=True) for life in lives]
     refusal = record.refusal(connection, number)
     if refusal is not None:
         return [_refusal(refusal)]
     life = record.message(connection, number) or _queued_only(connection, number)
     if life is not None:
-        return [_message(operation, connection, life, now)]
+        return [_message(operation, connection, life, now, before=True)]
     return [{**_refusal(each), "shared": True} for each in record.sharing(connection, number)]
 
 
@@ -123,12 +127,15 @@ def _unknown(operation: Operation, what: str) -> str:
     return f"Nothing is known of {what}. {back}; what never reached this server is not in it: try smtpplus doctor HOST at the client."
 
 
-def _message(operation: Operation, connection: Connection, life: Life, now: float) -> dict[str, Any]:
+def _message(operation: Operation, connection: Connection, life: Life, now: float, *, before: bool = False) -> dict[str, Any]:
+    """All about one message; `before`: also what went before it."""
     import msgspec
 
     from smtpplus.operation import holds, narration
 
     waiting = _gates(operation, connection, life, now)
+    untried = bool(waiting) and not any(each.gate in _TRIED for each in waiting)
+    first = narration.first_wait(life, now if untried else None)
     told = narration.decisions(life, date)
     if life.accepted:
         destination = _router(operation).destination
@@ -149,6 +156,9 @@ def _message(operation: Operation, connection: Connection, life: Life, now: floa
         "subject": life.subject,
         "campaign": life.campaign,
         "decisions": [{"at": each.at, "what": each.what, "text": each.text} for each in told],
+        "first_wait": None
+        if first is None
+        else {**msgspec.structs.asdict(first), "urgent_before": _urgent_before(operation, connection, life, first) if before else []},
         "paused": [msgspec.to_builtins(each) for each in narration.pauses(life.events, now)],
         "waiting": [
             {
@@ -175,6 +185,7 @@ def _gates(operation: Operation, connection: Connection, life: Life, now: float)
     from smtpplus.operation.gates import Around, gate
     from smtpplus.operation.narration import stopped_until, under_way
     from smtpplus.queue import retry, rulebook
+    from smtpplus.queue.ready import GAIN
     from smtpplus.queue.rules import Rules
     from smtpplus.queue.selection import QueueView, Selection
 
@@ -185,8 +196,21 @@ def _gates(operation: Operation, connection: Connection, life: Life, now: float)
     max_pause = operation.configuration.priority.max_pause
     begun = {each.address: each.due - retry.delay(operation.configuration.queue.retry, each.attempts) for each in waiting if each.attempts}
     cut_off = {address for address, at in begun.items() if at < since}
-    around = Around(urgent, stopped_until(life.events, max_pause), max_pause, under_way(life.events, since), cut_off)
+    aging = operation.configuration.priority.aging
+    gained = min(GAIN, max(0, int((now - life.at) / aging))) if aging else 0
+    around = Around(urgent, stopped_until(life.events, max_pause), max_pause, under_way(life.events, since), cut_off, gained)
     return [gate(each, stands, date, around) for each in waiting]
+
+
+def _urgent_before(operation: Operation, connection: Connection, life: Life, wait: FirstWait) -> list[str]:
+    """The queue IDs of mail that stopped lower levels, or could, while the message waited for its first attempt."""
+    from smtpplus.observation import record
+
+    levels = [level for level in operation.configuration.priority.preempting_levels if level < life.level]
+    end = wait.since + wait.seconds
+    if not levels or wait.seconds < _WORTH:
+        return []
+    return record.urgent(connection, levels, max(wait.since, end - _BACK), end)
 
 
 def _urgent(connection: Connection, level: int, now: float) -> list[str]:
@@ -250,6 +274,8 @@ def _print(told: dict[str, Any]) -> None:
             click.echo(f"  {label}: {value}")
     for each in told["decisions"]:
         click.echo(f"  {date(each['at'])}  {each['text']}")
+    if told["first_wait"] is not None:
+        click.echo(f"  {_first_wait(told['first_wait'])}.")
     for each in told["paused"]:
         lasts = "so far" if each["since"] else "in all"
         by = each["cause"] if each["cause"].startswith("rule") else f"urgent message {each['cause']}"
@@ -260,6 +286,15 @@ def _print(told: dict[str, Any]) -> None:
         click.echo(f"  To change that: {command}")
     if not told["waiting"]:
         click.echo("  Now: nothing of it waits here any more.")
+
+
+def _first_wait(wait: dict[str, Any]) -> str:
+    over = f"Waited {wait['seconds']:.1f} s for its first attempt" if wait["attempted"] else f"It has waited {span(wait['seconds'])} so far"
+    since = f" since it was due at {date(wait['since'])}" if wait["scheduled"] else ""
+    urgent = wait["urgent_before"]
+    more = f" and {len(urgent) - _SHOWN} more" if len(urgent) > _SHOWN else ""
+    went = f"; meanwhile urgent mail was on its way: {', '.join(urgent[:_SHOWN])}{more}" if urgent else ""
+    return over + since + went
 
 
 def _alike(waiting: list[dict[str, Any]]) -> list[tuple[str, str, str, list[str]]]:

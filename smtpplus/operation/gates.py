@@ -1,8 +1,8 @@
 """What a queued recipient waits for now, what happens next and when, and the command that changes it.
 
 The gates in the order in which they are told: a rule, a schedule, an attempt under way (and who stopped it), a retry, and for what
-may go at once a daemon that does not run, a rate, a destination that is left alone, urgent mail, the turn. Pure; the queue's own
-view says the state.
+may go at once a daemon that does not run, a rate, a destination that is left alone, urgent mail, a destination that is full, the
+slots of the house, the turn. Pure; the queue's own view says the state, the daemon's last word (a second old at most) the limits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from smtpplus.mail.command_line import quoted
 
 if TYPE_CHECKING:
     from smtpplus.queue.selection import Queued
-    from smtpplus.queue.standing import Standing
+    from smtpplus.queue.standing import Crowded, Standing
 
 
 _MORE = {  # what changes a limit
@@ -34,7 +34,9 @@ class Gate(msgspec.Struct, frozen=True):
     """Where one recipient waits. `at` is when something happens by itself, seconds since the epoch; None if that is not known."""
 
     recipient: str
-    gate: str  # rule | scheduled | under-way | stopped | retry | daemon | rate | backing-off | preempted | turn
+    # rule | scheduled | under-way | stopped | retry | daemon | rate | backing-off | preempted | destination-full | connections |
+    # reserved | turn
+    gate: str
     text: str
     following: str
     at: float | None
@@ -44,13 +46,15 @@ class Gate(msgspec.Struct, frozen=True):
 class Around(msgspec.Struct, frozen=True):
     """What else is known. `urgent` are the queue IDs of urgent mail that goes first, the oldest first; `stopped_until` is by when a stopped
     transfer to a destination goes on at the latest; `max_pause` for how many seconds urgent mail stops all other at most. The recipients
-    `under_way` are tried anew now; an attempt at those `cut_off` ended with an earlier process of the daemon."""
+    `under_way` are tried anew now; an attempt at those `cut_off` ended with an earlier process of the daemon. For waiting long the message
+    has `gained` so many levels."""
 
     urgent: Sequence[str] = ()
     stopped_until: Mapping[str, float] = {}
     max_pause: float = 30.0
     under_way: Collection[str] = ()
     cut_off: Collection[str] = ()
+    gained: int = 0
 
 
 NOTHING = Around()
@@ -99,7 +103,16 @@ def _trying(queued: Queued, stands: Standing | None, date: Callable[[float], str
         if each.id == queued.name and each.destination == queued.destination:
             return _stopped(queued, each.cause, around.stopped_until.get(each.destination), date)
     text = f"attempt {queued.attempts} is under way at {queued.destination}"
-    return Gate(queued.address, "under-way", text, "the answer of the next hop decides", None, pause)
+    following = "the answer of the next hop decides"
+    rule = queued.rule
+    if rule is None:
+        return Gate(queued.address, "under-way", text, following, None, pause)
+    if rule.running == "stop":  # its stop has lasted max_pause, or the last octet was sent
+        text += f"; {rule.name} may stop it no longer"
+    else:
+        text += f"; {rule.name} lets it finish"
+    change = f"smtpplus queue release --rule {rule.id}"
+    return Gate(queued.address, "under-way", text, f"{following}; what is to be tried again is held by that rule", None, change)
 
 
 def _stopped(queued: Queued, cause: str, until: float | None, date: Callable[[float], str]) -> Gate:
@@ -130,8 +143,11 @@ def _ready(queued: Queued, stands: Standing | None, date: Callable[[float], str]
             limit = f"limit of {wait.limit}" if wait.limit else "rate or quota"
             text = f"the {limit} of {wait.kind} {wait.name} is used up until {date(wait.until)}"
             return Gate(queued.address, "rate", text, "it goes then by itself", wait.until, _MORE[wait.kind].format(quoted(wait.name)))
-    if stands.preempting is not None and queued.level > stands.preempting:
+    if stands.preempting is not None and max(1, queued.level - around.gained) > stands.preempting:
         return _preempted(queued, stands.preempting, around)
+    full = _full(queued, stands) if stands.slots is not None else None
+    if full is not None:
+        return full
     text = f"waits for its turn at level {queued.level}; {stands.ready} are ready and {stands.running} under way"
     if stands.destinations_backing_off > len(stands.backing_off):
         text += f", and {stands.destinations_backing_off} destinations are left alone, as they did not answer"
@@ -147,3 +163,37 @@ def _preempted(queued: Queued, level: int, around: Around) -> Gate:
     change = f"smtpplus queue pause --id {quoted(urgent[0])}" if len(urgent) == 1 else "smtpplus queue list --level 1 --level 2"
     following = f"it goes when the urgent mail is sent, in {around.max_pause:.0f} s at the latest"
     return Gate(queued.address, "preempted", text, following, None, change)
+
+
+def _full(queued: Queued, stands: Standing) -> Gate | None:
+    """The limit of attempts under way that stands before it: that of its destination, or that of the house."""
+    slots = stands.slots
+    assert slots is not None
+    urgent = queued.level in slots.preempting
+    there = next((each for each in stands.crowded if each.destination == queued.destination), None)
+    if there is not None and there.running >= there.window + (slots.reserved if urgent else 0):
+        return _destination_full(queued, there)
+    taken = f"{stands.running} attempts are under way, of {slots.connections} ([delivery] connections)"
+    change = f"raise [delivery] connections, now {slots.connections}, in the configuration, and restart smtpplus"
+    if stands.running >= slots.connections:
+        return Gate(queued.address, "connections", f"all slots are taken: {taken}", "it goes when some of these have ended", None, change)
+    if not urgent and stands.running >= slots.connections - slots.reserved:
+        levels = " and ".join(map(str, slots.preempting))
+        text = f"{taken}; the last {slots.reserved} are kept for level {levels} ([delivery] reserved_for_preempting)"
+        return Gate(queued.address, "reserved", text, "it goes when some of these have ended", None, change)
+    if not urgent and there is not None and stands.running >= slots.connections - slots.reserved - slots.spare:
+        text = f"{taken}; the last {slots.spare} are for destinations that have none, and {there.destination} has {there.running}"
+        return Gate(queued.address, "reserved", text, "it goes when some of these have ended", None, change)
+    return None
+
+
+def _destination_full(queued: Queued, there: Crowded) -> Gate:
+    limit = f"[delivery] per_destination, now {there.widest}"
+    text = f"{there.running} attempts at {there.destination} are under way, and it takes {there.window} at a time"
+    if there.window < there.widest:
+        text += f" so far: each success allows one more, each failure half as many, up to {limit}"
+        change = "[delivery] initial_per_destination in the configuration says with how many it begins; restart smtpplus after a change"
+    else:
+        text += f" ({limit})"
+        change = f"raise {limit}, in the configuration, and restart smtpplus"
+    return Gate(queued.address, "destination-full", text, "it goes when one of these has ended", None, change)

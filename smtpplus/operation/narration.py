@@ -98,12 +98,42 @@ _WORDS: dict[type[Event], Callable[[Any, Callable[[float], str]], str]] = {
     events.Scheduled: lambda event, date: f"not to be sent before {date(event.release_at)}",
     events.Bounced: lambda event, _: f"{event.to} is told by the notification {event.dsn} ({event.kind})",
     events.Dropped: lambda event, _: f"{event.recipient} was dropped, as nobody is to be told ({event.reason})",
+    events.Rescheduled: lambda event, date: (
+        f"{event.recipient} was {f'put off until {date(event.due)}' if event.due else 'let go at once'} by {event.who}"
+        + _because(event.reason)
+    ),
     events.Cancelled: lambda event, _: f"{event.recipient} was taken out of the queue by {event.who}" + _because(event.reason),
 }
 
 
 def _because(reason: str) -> str:
     return f": {reason}" if reason else ""
+
+
+class FirstWait(msgspec.Struct, frozen=True):
+    """How long a message waited for its first attempt, or waits: `seconds` `since` it was accepted or, if it was `scheduled`, due."""
+
+    since: float
+    seconds: float
+    attempted: bool
+    scheduled: bool
+
+
+def first_wait(life: Life, now: float | None) -> FirstWait | None:
+    """See FirstWait; `now` if it waits still. None if it was never attempted, is not due yet, or its acceptance is not known. An attempt
+    that took less than a second is told by its end alone, and begun then as far as anybody knows."""
+    if not life.accepted:
+        return None
+    tried = (events.Started, events.Delivered, events.Deferred, events.Failed)
+    begun = next((event.at for event in life.events if isinstance(event, tried) and event.attempt), now)
+    if begun is None:
+        return None
+    due = [event for event in life.events if isinstance(event, (events.Scheduled, events.Rescheduled)) and event.at <= begun]
+    last = due[-1] if due else None
+    release = 0.0 if last is None else last.release_at if isinstance(last, events.Scheduled) else last.due
+    since = max(life.at, release)
+    attempted = any(isinstance(event, tried) and event.attempt for event in life.events)
+    return FirstWait(since, begun - since, attempted, since > life.at) if begun >= since else None
 
 
 class Pause(msgspec.Struct):

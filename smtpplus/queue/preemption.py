@@ -94,6 +94,11 @@ class Preemption:
         """Whether entries of that level stop others."""
         return level in self._demands
 
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The levels that stop others, highest first."""
+        return tuple(self._demands)
+
     def demands(self, destination: str) -> list[Entry]:
         """Those that demand and go to `destination`."""
         return [entry for demands in self._demands.values() for entry in demands if entry.destination == destination]

@@ -6,7 +6,9 @@ others meanwhile (see preemption). Nothing here looks at more than one destinati
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Collection, Sequence
+from operator import attrgetter
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -17,7 +19,7 @@ from smtpplus.queue import retry
 from smtpplus.queue.destination import Destination, strain
 from smtpplus.queue.preemption import Preemption
 from smtpplus.queue.ready import Ready
-from smtpplus.queue.standing import SHOWN, BackingOff
+from smtpplus.queue.standing import SHOWN, BackingOff, Crowded
 
 SILENT = frozenset({reasons.CONNECTION_TIMED_OUT.code})
 
@@ -91,6 +93,12 @@ class Reach:
         """How many destinations are closed, and some of them."""
         closed = [each for each in self._ready.destinations() if each.closed]
         return len(closed), tuple(BackingOff(each.name, each.until, each.failures, sum(each.loaded)) for each in closed[:SHOWN])
+
+    def crowded(self) -> tuple[Crowded, ...]:
+        """The destinations at which attempts are under way and for which mail waits: some, those for which most does."""
+        found = (each for each in self._ready.destinations() if each.running and each.waiting and not each.closed)
+        told = (Crowded(each.name, each.running, each.window, each.full, sum(each.loaded)) for each in found)
+        return tuple(heapq.nlargest(SHOWN, (each for each in told if each.waiting), key=attrgetter("waiting")))
 
     def _try_again(self, destination: Destination) -> None:
         if destination.top() is None and not destination.running:  # there is nothing to try it with: it is forgotten

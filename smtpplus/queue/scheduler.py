@@ -28,7 +28,7 @@ from smtpplus.queue.rules import Rules
 from smtpplus.queue.set_back import SetBack
 from smtpplus.queue.settlement import Settlement
 from smtpplus.queue.spool import Spool
-from smtpplus.queue.standing import SHOWN, Standing
+from smtpplus.queue.standing import SHOWN, Slots, Standing
 from smtpplus.queue.throttle import Throttle
 from smtpplus.queue.window import Window
 from smtpplus.storage.database import Database
@@ -281,6 +281,8 @@ class Scheduler:
             tuple(self._preemption.stopped()[:SHOWN]),
             self._preemption.ceiling if self._preemption.ceiling < LOWEST else None,
             self._throttle.waits[:SHOWN],
+            Slots(self._connections, self._reserved, self._connections // SPARE, self._preemption.levels),
+            self._reach.crowded(),
         )
 
 

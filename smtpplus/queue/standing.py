@@ -55,6 +55,25 @@ class StoppedTransfer(msgspec.Struct, frozen=True):
     cause: str
 
 
+class Crowded(msgspec.Struct, frozen=True):
+    """A destination for which mail waits although attempts at it are under way."""
+
+    destination: str
+    running: int
+    window: int  # how many may run there now; preempting levels may have Slots.reserved more
+    widest: int  # [delivery] per_destination: what the window may grow to
+    waiting: int  # entries in memory
+
+
+class Slots(msgspec.Struct, frozen=True):
+    """How many attempts may be under way at a time, and what for."""
+
+    connections: int  # [delivery] connections: in all
+    reserved: int  # of these, for preempting levels alone
+    spare: int  # of the others, for destinations that have none
+    preempting: tuple[int, ...]  # levels
+
+
 class Standing(msgspec.Struct, frozen=True):
     """What only memory knows."""
 
@@ -66,6 +85,8 @@ class Standing(msgspec.Struct, frozen=True):
     stopped: tuple[StoppedTransfer, ...] = ()
     preempting: int | None = None  # nothing below this level starts, as urgent mail is ready or running
     over_rate: tuple[OverRate, ...] = ()
+    slots: Slots | None = None
+    crowded: tuple[Crowded, ...] = ()  # those for which most waits
 
 
 class Row(msgspec.Struct, frozen=True):

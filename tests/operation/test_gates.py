@@ -9,17 +9,26 @@ from typing import Any
 import pytest
 
 from smtpplus import events
+from smtpplus.observation.record import Life
 from smtpplus.operation.gates import Around, gate
 from smtpplus.operation.health import started_at
-from smtpplus.operation.narration import Pause, pauses, sentence, stopped_until, under_way
+from smtpplus.operation.narration import FirstWait, Pause, first_wait, pauses, sentence, stopped_until, under_way
 from smtpplus.queue.rates import OverRate
 from smtpplus.queue.rules import Rule
 from smtpplus.queue.selection import Queued
-from smtpplus.queue.standing import BackingOff, Standing, StoppedTransfer
+from smtpplus.queue.standing import BackingOff, Crowded, Slots, Standing, StoppedTransfer
 
 NUMBER = 1_887_436_800_000_000_001
 RULE = Rule(7, "user", "app", "finish", "too much", "root", 1.0, 90.0)
 IDLE = Standing(3, 0, 2)
+SLOTS = Slots(100, 4, 10, (1,))
+
+
+def busy(running: int, there: tuple[int, int] | None = None, level: int = 3) -> tuple[Queued, Standing]:
+    """A recipient of that level at b.com, where `there` are under way and allowed, in a house with `running` attempts."""
+    crowded = () if there is None else (Crowded("b.com", *there, 20, 9),)
+    waits = Queued(NUMBER, 0, "y@b.com", level, "app", "default", "a.com", 0, 0.0, "", "b.com", "waiting", None)
+    return waits, Standing(9, 0, running, slots=SLOTS, crowded=crowded)
 
 
 def queued(**more: Any) -> Queued:
@@ -118,6 +127,73 @@ def test_gate(*, waiting: Queued, stands: Standing | None, expected: str, said: 
     assert found.at == at
     assert command in found.command
     assert found.following
+
+
+@pytest.mark.parametrize(
+    ("waits", "stands", "expected", "said", "command"),
+    [
+        (*busy(100), "connections", "all slots are taken: 100 attempts are under way, of 100", "raise [delivery] connections, now 100"),
+        (*busy(100, level=1), "connections", "100 attempts are under way", "restart smtpplus"),
+        (*busy(96), "reserved", "the last 4 are kept for level 1 ([delivery] reserved_for_preempting)", "[delivery] connections"),
+        (*busy(96, level=1), "turn", "9 are ready and 96 under way", "smtpplus status"),
+        (*busy(86, (1, 5)), "reserved", "the last 10 are for destinations that have none, and b.com has 1", "[delivery] connections"),
+        (*busy(86, (1, 5), level=1), "turn", "waits for its turn", "smtpplus status"),
+        (*busy(86), "turn", "waits for its turn", "smtpplus status"),
+        (*busy(20, (20, 20)), "destination-full", "20 attempts at b.com are under way", "raise [delivery] per_destination, now 20"),
+        (*busy(5, (5, 5)), "destination-full", "it takes 5 at a time so far", "[delivery] initial_per_destination"),
+        (*busy(23, (23, 20), level=1), "turn", "waits for its turn", "smtpplus status"),
+        (*busy(24, (24, 20), level=1), "destination-full", "24 attempts at b.com are under way", "per_destination, now 20"),
+    ],
+)
+def test_the_limit_of_attempts_is_named(*, waits: Queued, stands: Standing, expected: str, said: str, command: str) -> None:
+    """D3: mail that waits for a slot says whose limit is reached, with its key, its value, how many are under way, and what changes it."""
+    found = gate(waits, stands, str)
+    assert (found.gate, said in found.text, command in found.command) == (expected, True, True), found
+
+
+def test_who_has_waited_long_is_not_preempted() -> None:
+    """D1, D3: a level gained by waiting counts where it is asked who is held back, as it does in the daemon."""
+    stands = Standing(1, 0, 1, preempting=2)
+    assert gate(queued(), stands, str).gate == "preempted"
+    assert gate(queued(), stands, str, Around(gained=1)).gate == "turn"
+
+
+def test_no_rule_is_recommended_twice() -> None:
+    """D3: what is under way although a rule holds its like names that rule and how to lift it, and no second pause."""
+    for rule, said in (
+        (Rule(7, "user", "app", "finish", "too much"), "rule 7 (too much) lets it finish"),
+        (Rule(7, "user", "app", "stop", "too much"), "rule 7 (too much) may stop it no longer"),
+    ):
+        found = gate(queued(state="trying", due=50.0, attempts=1, rule=rule), IDLE, str)
+        assert (found.gate, found.command) == ("under-way", "smtpplus queue release --rule 7")
+        assert said in found.text
+        assert "held by that rule" in found.following
+
+
+def test_first_wait() -> None:
+    """D3: how long a message waited for its first attempt is counted from its acceptance, or from when it was due."""
+
+    def waited(*told: events.Event, now: float | None = None, accepted: bool = True) -> FirstWait | None:
+        return first_wait(Life("x", 10.0, accepted, list(told)), now)
+
+    began = events.Started(12.5, "x", "b.com", ("y@b.com",), 1, 3)
+    assert waited(began, now=90.0) == FirstWait(10.0, 2.5, True, False)
+    assert waited(events.Delivered(11.0, "x", "y@b.com", "b.com", "", "250", 1, 1.0)) == FirstWait(10.0, 1.0, True, False)
+    assert waited(events.Scheduled(10.0, "x", 12.0), began) == FirstWait(12.0, 0.5, True, True)
+    moved = events.Rescheduled(11.0, "x", "y@b.com", "me", "", 0.0)
+    assert waited(events.Scheduled(10.0, "x", 99.0), moved, began) == FirstWait(10.0, 2.5, True, False)
+    assert waited(now=15.0) == FirstWait(10.0, 5.0, False, False)
+    assert waited(events.Scheduled(10.0, "x", 99.0), now=15.0) is None
+    assert waited() is None
+    assert waited(began, accepted=False) is None
+    assert waited(events.Failed(12.0, "x", "y@b.com", "b.com", "", "554", "expired", 0), now=None) is None
+
+
+def test_changes_by_hand_are_told() -> None:
+    """D3: what was put off or let go by hand says by whom, until when, and why."""
+    off = events.Rescheduled(1.0, "x", "y@b.com", "root", "too early", 90.0)
+    assert sentence(off, str) == "y@b.com was put off until 90.0 by root: too early"
+    assert sentence(events.Rescheduled(1.0, "x", "y@b.com", "root", "", 0.0), str) == "y@b.com was let go at once by root"
 
 
 def test_one_urgent_message_is_named_with_its_command() -> None:

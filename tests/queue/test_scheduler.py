@@ -13,6 +13,7 @@ from smtpplus import events as facts
 from smtpplus.mail.disposition import Disposition
 from smtpplus.mail.envelope import Envelope, Recipient, queue_id
 from smtpplus.queue.rules import Rule, Rules
+from smtpplus.queue.standing import Crowded, Slots
 from tests.queue.fixtures import LATER, NEVER, OK, Held, envelope
 from tests.queue.house import CONTENT, QueueCase
 
@@ -228,6 +229,18 @@ class SchedulerTests(QueueCase):
         self.agent.transfers[4].end(OK)
         yield self.begun(6)
         self.assertEqual(self.agent.begun()[3:], [6, 4, 5])
+
+    @inlineCallbacks
+    def test_it_tells_its_limits_and_who_waits_for_them(self) -> Any:
+        """D3: the daemon says how many attempts may be under way, and which destinations have mail beyond what they take at a time."""
+        for number in range(1, 25):
+            last = self.queue.spool.accept(envelope(number, at=self.wall), CONTENT)
+        yield last
+        yield self.accept(envelope(25, 3, "app", "b@other.net", at=self.wall))
+        yield self.begun(21)
+        stands = self.queue.scheduler.standing()
+        self.assertEqual(stands.slots, Slots(100, 4, 10, (1, 2)))
+        self.assertEqual(stands.crowded, (Crowded("example.net", 20, 20, 20, 4),))
 
     @inlineCallbacks
     def test_a_destination_without_mail_is_forgotten(self) -> Any:

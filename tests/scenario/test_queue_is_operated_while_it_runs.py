@@ -2,7 +2,9 @@
 
 import collections
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.rig import sender
 from tests.rig.daemon import Daemon
@@ -28,6 +30,15 @@ def await_state(daemon: Daemon, state: str, count: int) -> None:
     while len(daemon.cli_json("queue", "list", "--state", state)["recipients"]) != count:
         assert time.monotonic() < deadline, daemon.cli("queue", "list").stdout + daemon.log()
         time.sleep(0.2)
+
+
+def await_told(daemon: Daemon, done: Callable[[Any], bool]) -> Any:
+    """What is explained of the user's mail as soon as `done` holds of it."""
+    deadline = time.monotonic() + 30.0
+    while not done(told := daemon.cli_json("explain", "--user", "app")):
+        assert time.monotonic() < deadline, told
+        time.sleep(0.2)
+    return told
 
 
 def test_held_mail_outlives_a_crash_and_goes_when_released(tmp_path: Path) -> None:
@@ -74,6 +85,9 @@ def test_a_scheduled_message_outlives_a_crash_and_is_in_time(tmp_path: Path) -> 
         hop.await_deliveries(lambda taken: len(taken) == 2)
         daemon.await_empty_queue()
         assert subjects(hop.deliveries) == collections.Counter({"later": 1, "much-later": 1})
+        told = await_told(daemon, lambda told: [each["what"] for each in told[-1]["decisions"]][2:] == ["Rescheduled", "Delivered"])
+        assert "was let go at once by" in told[-1]["decisions"][2]["text"]
+        assert told[-1]["first_wait"]["attempted"]
 
 
 def test_crash_while_a_pause_stops_transfers(tmp_path: Path) -> None:
