@@ -132,7 +132,7 @@ class Resumed(Event, frozen=True):
     id: str
     destination: str
     stopped: float  # seconds this stop lasted
-    why: str  # "urgent mail is sent" | "max_pause reached" | …
+    why: str  # "urgent mail is sent" | "max_pause reached" | "urgent mail waits for its slot" | …
 
 
 class Delivered(Event, frozen=True):

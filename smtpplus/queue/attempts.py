@@ -24,7 +24,7 @@ from smtpplus.mail.envelope import Envelope
 from smtpplus.mail.reasons import Reason
 from smtpplus.queue import retry
 from smtpplus.queue.entry import Entry
-from smtpplus.queue.preemption import Preemption
+from smtpplus.queue.preemption import LOWEST, Preemption
 from smtpplus.queue.reach import Reach
 from smtpplus.queue.ready import Ready
 from smtpplus.queue.settlement import Settlement
@@ -135,6 +135,8 @@ class Attempts:
             transfer = self._agent.deliver(request, partial(self._over, entry), partial(self._settlement.settle_taken, entry))
             if not entry.over:
                 self._preemption.began(entry, transfer)
+        if self._preemption.ceiling < LOWEST:  # what was stopped as it began may have what urgent mail waits for
+            self._wake()
 
     def _unsent(self, envelope: Envelope) -> Reason | None:
         """Why an attempt that was to begin now does not."""

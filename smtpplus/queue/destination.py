@@ -3,6 +3,8 @@
 Concurrency and death are apart: `running` against `window` says how much may go at once; `closed` says that the destination did
 not answer, or wants to be left alone, and is; `held`, that a rule wants so. A blocked destination stands in nobody's way: it is not in the
 outer heap of `Ready`.
+
+Invariant: no more than the limit runs at once, whatever its level. Some of the slots are reserved: only preempting levels have them.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from smtpplus.mail.disposition import Disposition
 from smtpplus.queue.entry import Entry
 
 ALIVE = 3  # attempts in a row that may fail while others run
+SHARE = 5  # one slot of so many is reserved at most, but one where there are two
 
 
 class Strain(enum.Enum):
@@ -60,11 +63,11 @@ class Destination:
         "window",
     )
 
-    def __init__(self, name: str, window: int, initial: int, reserved: int, preempting: frozenset[int]) -> None:
+    def __init__(self, name: str, limit: int, initial: int, reserved: int, preempting: frozenset[int]) -> None:
         self.name = name
-        self.full = window
-        self.window = min(window, initial)  # attempts at once; 1 while it is tried again after it did not answer
-        self._reserved = reserved
+        self._reserved = min(reserved, max(1, limit // SHARE), limit - 1) if preempting else 0
+        self.full = limit - self._reserved  # `limit` is what may run at once, of all levels
+        self.window = min(self.full, initial)  # attempts at once, but for the reserved slots; 1 while it is tried again
         self._preempting = preempting
         self.waiting: list[tuple[tuple[int, float, int], Entry]] = []
         self.listed: tuple[int, float, int] | None = None  # key under which it is in the outer heap
@@ -83,12 +86,17 @@ class Destination:
         return self.admits(self.waiting[0][1].level)
 
     def admits(self, level: int) -> bool:
-        """Whether an entry of that level may start here: preempting ones may use a few slots beyond the window."""
+        """Whether an entry of that level may start here."""
         if self.closed or self.held:
             return False
-        if self.running < self.window:
-            return True
-        return level in self._preempting and self.running < self.window + self._reserved
+        return self.running < self.window + (self._reserved if level in self._preempting else 0)
+
+    def starves(self, stopped: int, ceiling: int) -> bool:
+        """Whether preempting mail of a rank up to `ceiling` waits for a slot here, and as many attempts are `stopped` as there run."""
+        if self.closed or self.held or self.running > stopped or self.top() is None:
+            return False
+        entry = self.waiting[0][1]
+        return entry.rank <= ceiling and entry.level in self._preempting and not self.admits(entry.level)
 
     def top(self) -> tuple[int, float, int] | None:
         """The key of the best waiting entry; items that an entry has left behind for a better place are dropped on the way."""

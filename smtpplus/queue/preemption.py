@@ -6,6 +6,7 @@ a lower level starts, and running transfers of a lower level stop writing. When 
 
 * a transfer is stopped at most `max_pause` in all; then it goes on for good;
 * a demand stops others for at most `max_pause`; an urgent message whose own next hop is slow does not stop the house;
+* who waits for a slot that none but stopped transfers have gets one: the most urgent of these goes on to its end;
 * all demands together have a credit of `max_pause`, which stopping spends and free flow gives back second for second: over a long time
   urgent mail stops others at most half of it, whoever sends how much of it, to however slow a next hop.
 
@@ -28,6 +29,7 @@ from smtpplus.queue.standing import StoppedTransfer
 URGENT_MAIL_SENT = "urgent mail is sent"
 RULE_ENDED = "the rule has ended"
 MAX_PAUSE_REACHED = "max_pause reached"
+SLOT_WANTED = "urgent mail waits for its slot"
 LOWEST = 6  # below every level: nothing is held back
 BACK = 0.5  # of the whole credit must be back before urgent mail stops others again
 INSTANT = 1e-6  # seconds; sums of floats that differ by less are equal
@@ -36,7 +38,7 @@ INSTANT = 1e-6  # seconds; sums of floats that differ by less are equal
 class Running:
     """A transfer under way and the account of its stops. Times are the clock's seconds."""
 
-    __slots__ = ("by_rule", "cause", "entry", "rule", "stopped_at", "stopped_for", "transfer")
+    __slots__ = ("by_rule", "cause", "entry", "pressed", "rule", "stopped_at", "stopped_for", "transfer")
 
     def __init__(self, entry: Entry, transfer: Transfer) -> None:
         self.entry = entry
@@ -44,6 +46,7 @@ class Running:
         self.rule = ""  # name of the rule that stops it
         self.cause = ""  # of its present or last stop
         self.by_rule = False  # whether a rule began its present stop
+        self.pressed = False  # urgent mail waits for its slot: only a rule stops it
         self.stopped_at: float | None = None
         self.stopped_for = 0.0
 
@@ -80,8 +83,11 @@ class Preemption:
 
     def renew(self, entry: Entry) -> None:
         """`entry` demands as if it did from now on."""
-        self._demands.get(entry.level, {}).pop(entry, None)
-        self.demand(entry)
+        demands = self._demands.get(entry.level)
+        if demands is None or self._ended:
+            return
+        demands.pop(entry, None)
+        demands[entry] = self._clock.seconds() + self._max_pause
         self._settle()
 
     def withdraw(self, entry: Entry) -> None:
@@ -114,6 +120,24 @@ class Preemption:
     def ended(self, entry: Entry) -> None:
         """The transfer for `entry` is over."""
         self._running.pop(entry, None)
+
+    def relieve(self, starves: Callable[[str, int, int], bool], taken: int) -> None:
+        """Nothing more can start. Where urgent mail waits for a slot, and all who have one are stopped, one of them goes on to its end.
+
+        `starves` says so of a destination, the number of transfers that are stopped there, and the ceiling; `taken` is the number of
+        slots in the house if they are what urgent mail waits for, else 0.
+        """
+        stopped = [running for running in self._running.values() if running.stopped_at is not None and not running.rule]
+        by_destination: dict[str, list[Running]] = {}
+        for running in stopped:
+            by_destination.setdefault(running.entry.destination, []).append(running)
+        starved = [those for destination, those in by_destination.items() if starves(destination, len(those), self.ceiling)]
+        if not starved and 0 < taken <= len(stopped):
+            starved = [stopped]
+        for those in starved:
+            first = min(those, key=lambda each: each.entry.level)
+            first.pressed = True
+            self._go(first, SLOT_WANTED)
 
     def obey(self, rule: Callable[[Entry], str] | None) -> None:
         """Stop the transfers for which `rule` gives the name of a rule, and let others go on. None: there are no such rules."""
@@ -169,7 +193,7 @@ class Preemption:
                     break
                 del demands[oldest]
         for running in list(self._running.values()):
-            held = bool(running.rule) or running.entry.level > self.ceiling
+            held = bool(running.rule) or (running.entry.level > self.ceiling and not running.pressed)
             if running.stopped_at is not None and running.stopped_for + now - running.stopped_at >= self._max_pause - INSTANT:
                 self._go(running, MAX_PAUSE_REACHED)
             elif running.stopped_at is not None and not held:

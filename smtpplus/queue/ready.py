@@ -32,9 +32,9 @@ class Ready:
     """All entries that wait for a slot, and the destinations they wait for. Times are seconds since the epoch."""
 
     def __init__(
-        self, window: int, reserved: int, preempting: frozenset[int], *, initial: int, aging: float, now: Callable[[], float]
+        self, limit: int, reserved: int, preempting: frozenset[int], *, initial: int, aging: float, now: Callable[[], float]
     ) -> None:
-        self._window = window
+        self._limit = limit  # attempts at once at a destination
         self._initial = initial
         self._reserved = reserved
         self._preempting = preempting
@@ -57,7 +57,7 @@ class Ready:
         """The destination's state, made at first use."""
         found = self._destinations.get(name)
         if found is None:
-            found = self._destinations[name] = Destination(name, self._window, self._initial, self._reserved, self._preempting)
+            found = self._destinations[name] = Destination(name, self._limit, self._initial, self._reserved, self._preempting)
             found.held = name in self.held
         return found
 
@@ -192,10 +192,14 @@ class Ready:
         return key is not None and key[0] <= level
 
     def admits(self, entry: Entry) -> bool:
-        """Whether its destination has room for `entry`, which did not wait."""
-        destination = self.destination(entry.destination)
-        self.offer(destination)
-        return destination.admits(entry.level)
+        """Whether its destination has room for `entry`, which did not wait. One of which nothing is known has."""
+        found = self._destinations.get(entry.destination)
+        return found.admits(entry.level) if found is not None else entry.destination not in self.held
+
+    def starves(self, name: str, stopped: int, ceiling: int) -> bool:
+        """Whether preempting mail of a rank up to `ceiling` waits for a slot there, all of which are with the `stopped` attempts."""
+        found = self._destinations.get(name)
+        return found is not None and found.starves(stopped, ceiling)
 
     def start(self, entry: Entry) -> None:
         """Count `entry`, which did not wait, as running at its destination."""

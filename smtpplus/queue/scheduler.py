@@ -241,6 +241,9 @@ class Scheduler:
             batch.append(entry)
         if batch:
             self._attempts.record(batch)
+        if self._preemption.ceiling < LOWEST:
+            waits = entry is not None and self._preemption.preempts(entry.level) and entry.rank <= self._preemption.ceiling
+            self._preemption.relieve(self._ready.starves, taken=self._attempts.active if waits else 0)
         for entry in batch:
             self._window.refill(entry.destination, entry.level)
 

@@ -26,9 +26,12 @@ T = TypeVar("T")
 
 
 class QueueCase(TestCase):
-    """`wall` is the clock on the wall, `clock` the reactor's. Mail for *.smart.net shares a smarthost."""
+    """`wall` is the clock on the wall, `clock` the reactor's. Mail for *.smart.net shares a smarthost.
 
-    configuration = Configuration(hostname="relay.example.com", delivery=Delivery(initial_per_destination=20))
+    A destination has 20 slots, and 4 that are reserved.
+    """
+
+    configuration = Configuration(hostname="relay.example.com", delivery=Delivery(per_destination=24, initial_per_destination=20))
     allowances: Callable[[sqlalchemy.Connection], Allowances] | None = None  # without: as the configuration says
 
     def setUp(self) -> Any:

@@ -11,9 +11,17 @@ from smtpplus.queue.destination import Destination, Strain, strain
 
 
 def destination(window: int = 20, initial: int = 5, running: int = 5) -> Destination:
-    made = Destination("b.example", window, initial, 4, frozenset({1, 2}))
+    made = Destination("b.example", window, initial, 0, frozenset({1, 2}))
     made.running = running
     return made
+
+
+def most(limit: int, reserved: int, level: int, *, initial: int = 100) -> int:
+    """How many of that level run at once."""
+    made = Destination("b.example", limit, initial, reserved, frozenset({1, 2}))
+    while made.admits(level):
+        made.running += 1
+    return made.running
 
 
 def told(*replies: str, reason: str = "peer_deferred", peer: str = "mx[192.0.2.1]:25") -> list[Disposition]:
@@ -62,6 +70,15 @@ def test_421_closes_a_destination_that_gets_one_at_a_time_already() -> None:
     assert not hop.learn(True, Strain.SLOW)
     assert not hop.learn(True)
     assert (hop.window, hop.closures, hop.idle()) == (2, 0, True)
+
+
+def test_nobody_exceeds_the_limit() -> None:
+    """A27 (c): urgent mail never exceeds a destination's limit; of small limits one slot is reserved, of 1 none, and never all of them."""
+    limits = (1, 2, 3, 4, 10, 20, 100)
+    assert [most(limit, 4, 3) for limit in limits] == [1, 1, 2, 3, 8, 16, 96]
+    assert [most(limit, 4, 1) for limit in limits] == list(limits)
+    assert [most(limit, 0, 3) for limit in limits] == list(limits)
+    assert (most(20, 4, 3, initial=5), most(20, 4, 2, initial=5)) == (5, 9)
 
 
 def test_a_closed_destination_learns_nothing_from_stragglers() -> None:

@@ -3,7 +3,8 @@
 The real rooms, assembled as in the daemon, over a real database whose commits, faults and clocks the machine decides about, with a next
 hop that does whatever it likes. What must hold:
 
-* while a preempting message is ready or running, no transfer of a lower level writes, and none that could start does;
+* while a preempting message is ready or running, no transfer of a lower level writes, and none that could start does, but one that has
+  the slot which the preempting message waits for;
 * no transfer is stopped longer than `max_pause` in all, and every stopped one goes on;
 * nothing is lost, doubled, or starved: when the world calms down, each recipient was delivered or failed exactly once.
 """
@@ -22,21 +23,23 @@ from twisted.internet.task import Clock
 
 from smtpplus.config import Configuration, Delivery, Priority
 from smtpplus.config import Queue as QueueSettings
-from smtpplus.events import Events
+from smtpplus.events import Event, Events, Resumed
 from smtpplus.mail.disposition import Disposition, Request, Told
 from smtpplus.mail.envelope import Envelope, queue_id
 from smtpplus.mail.reply import Reply
 from smtpplus.queue import actions
 from smtpplus.queue.assembly import assemble
+from smtpplus.queue.preemption import SLOT_WANTED
 from smtpplus.queue.rules import Kind, Rule, Rules
 from smtpplus.queue.selection import QueueView, Selection
 from tests.queue.fixtures import LATER, NEVER, OK, Held, envelope
 from tests.queue.inline import InlineDatabase
 
 MAX_PAUSE = 30.0
+CONNECTIONS, LIMIT = 4, 2  # slots, in all and at a destination
 CONFIGURATION = Configuration(
     hostname="relay.example.com",
-    delivery=Delivery(connections=4, per_destination=2, reserved_for_preempting=1),
+    delivery=Delivery(connections=CONNECTIONS, per_destination=LIMIT, reserved_for_preempting=1),
     priority=Priority(max_pause=MAX_PAUSE),
     queue=QueueSettings(retry=(60.0, 300.0)),
 )
@@ -102,6 +105,8 @@ class House(RuleBasedStateMachine):
         self.offset = self.latest = 1_000_000.0
         self.database = InlineDatabase()
         self.hop = Hop(self.clock.seconds)
+        events = Events()
+        events.subscribe(self.went_on)
         self.queue = assemble(
             configuration=CONFIGURATION,
             database=self.database,  # type: ignore[arg-type]  # the same interface without threads
@@ -110,8 +115,9 @@ class House(RuleBasedStateMachine):
             clock=self.clock,
             now=self.now,
             process=1,
-            events=Events(),
+            events=events,
         )
+        self.pressed: set[tuple[str, str]] = set()  # queue ids and destinations
         self.queue.scheduler.start()
         self.accepted: dict[int, Envelope] = {}
         self.ready_since: dict[int, float] = {}  # of preempting messages that nothing has hindered yet
@@ -119,6 +125,13 @@ class House(RuleBasedStateMachine):
         self.cancelled: set[int] = set()
         self.outcomes: collections.Counter[tuple[int, str]] = collections.Counter()
         self.settle()
+
+    def went_on(self, event: Event) -> None:
+        """A transfer that is pressed has one of the slots that are all taken, at its destination or in the house, by who is stopped."""
+        if isinstance(event, Resumed) and event.why == SLOT_WANTED:
+            self.pressed.add((event.id, event.destination))
+            there = [each for each in self.hop.running if each.request.destination == event.destination]
+            assert len(self.hop.running) == CONNECTIONS or (len(there) == LIMIT and all(each.stopped for each in there))
 
     def now(self) -> float:
         return self.clock.seconds() + self.offset
@@ -249,7 +262,8 @@ class House(RuleBasedStateMachine):
                 continue
             level = self.accepted[number].level
             for transfer in self.hop.running:
-                if transfer.level > level and not transfer.final_dot_sent:
+                pressed = (queue_id(transfer.request.envelope.id), transfer.request.destination) in self.pressed
+                if transfer.level > level and not (transfer.final_dot_sent or pressed):
                     assert transfer.stopped or transfer.total >= MAX_PAUSE - 0.001, f"{transfer.level} writes beside {level}"
 
     @invariant()
@@ -270,11 +284,13 @@ class House(RuleBasedStateMachine):
 
     @invariant()
     def slots_are_kept(self) -> None:
-        """The house's slots and each destination's, with those reserved for urgent mail, are never exceeded."""
+        """C3: the house's slots and each destination's are never exceeded, by urgent mail neither; what is reserved nobody else has."""
         running = getattr(self, "hop", Hop(float)).running
-        assert len(running) <= 4
+        assert len(running) <= CONNECTIONS
         for domain in DESTINATIONS:
-            assert len([transfer for transfer in running if transfer.request.destination == domain]) <= 2 + 1
+            levels = [transfer.level for transfer in running if transfer.request.destination == domain]
+            assert len(levels) <= LIMIT
+            assert len([level for level in levels if level > 2]) <= LIMIT - 1
 
     def teardown(self) -> None:
         """The world calms down: every next hop takes what it gets, and in the end nothing is left and nothing was missed."""

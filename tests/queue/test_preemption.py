@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from smtpplus.events import Event, Events, Paused, Resumed
 from smtpplus.mail.disposition import Request
 from smtpplus.queue.entry import Entry
-from smtpplus.queue.preemption import LOWEST, MAX_PAUSE_REACHED, URGENT_MAIL_SENT, Preemption
+from smtpplus.queue.preemption import LOWEST, MAX_PAUSE_REACHED, SLOT_WANTED, URGENT_MAIL_SENT, Preemption
 from tests.queue.fixtures import Held, entry
 
 
@@ -169,6 +169,40 @@ def test_who_is_stopped_by_a_rule_stops_nobody() -> None:
     assert stopped == [(True, False), (False, True)]
     house.preemption.withdraw(urgent)
     assert not bulk.stopped
+
+
+def test_who_has_the_slot_that_urgent_mail_waits_for_goes_on() -> None:
+    """A27 (c), D1: where stopped transfers have all slots, the most urgent of them goes on to its end, whoever else demands; only a rule
+    stops it. Elsewhere all stay stopped, and no second one goes on beside it."""
+    house = House()
+    running = [house.run(entry(number, level, destination=name)) for number, level, name in ((1, 5, "x"), (2, 3, "x"), (3, 3, "y"))]
+    house.preemption.demand(entry(4, 1))
+    seen = []
+    for _ in range(2):
+        house.preemption.relieve(lambda name, stopped, ceiling: (name, stopped, ceiling) == ("x", 2, 1), 0)
+        seen.append([held.stopped for held in running])
+    house.preemption.demand(entry(5, 1))
+    house.preemption.renew(entry(5, 1))
+    seen.append([held.stopped for held in running])
+    for rule in (lambda each: "a rule", None):
+        house.preemption.obey(rule)
+        seen.append([held.stopped for held in running])
+    assert seen == [[True, False, True]] * 3 + [[True] * 3, [True, False, True]]
+    resumed = house.events[3]
+    assert isinstance(resumed, Resumed)
+    assert (resumed.id, resumed.why) == (entry(2).message.name, SLOT_WANTED)
+
+
+def test_one_goes_on_where_the_house_is_full() -> None:
+    """A27 (c): it is the same with the slots of the house, wherever those go that have them; while one of them runs, none is pressed."""
+    house = House()
+    running = [house.run(entry(number, 3, destination=f"d{number}.net")) for number in (1, 2)]
+    house.preemption.demand(entry(4, 1))
+    seen = []
+    for taken in (0, 3, 2, 2):
+        house.preemption.relieve(lambda name, stopped, ceiling: False, taken)
+        seen.append([held.stopped for held in running])
+    assert seen == [[True, True]] * 2 + [[False, True]] * 2
 
 
 def test_a_demand_may_be_shorter_and_may_begin_anew() -> None:

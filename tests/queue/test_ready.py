@@ -11,8 +11,8 @@ from smtpplus.queue.ready import STREAK, Ready
 from tests.queue.fixtures import entry
 
 
-def ready(window: int = 1000, reserved: int = 2, now: Callable[[], float] = lambda: 0.0) -> Ready:
-    return Ready(window, reserved, frozenset({1, 2}), initial=window, aging=1800.0, now=now)
+def ready(limit: int = 1000, reserved: int = 2, now: Callable[[], float] = lambda: 0.0) -> Ready:
+    return Ready(limit, reserved, frozenset({1, 2}), initial=limit, aging=1800.0, now=now)
 
 
 def drained(queue: Ready) -> list[int]:
@@ -61,7 +61,7 @@ def test_order_holds_for_all_arrivals(arrivals: list[tuple[int, str, str]]) -> N
 
 def test_a_full_destination_stands_in_nobodys_way() -> None:
     """A destination with no slot left is passed over, and is back when a slot is free."""
-    queue = ready(window=1)
+    queue = ready(limit=1)
     for number in range(3):
         queue.push(entry(number, 3, destination="full.net"))
     queue.push(entry(3, 4, destination="free.net"))
@@ -75,19 +75,37 @@ def test_a_full_destination_stands_in_nobodys_way() -> None:
     assert best.message.envelope.id == 1
 
 
-def test_urgent_mail_has_slots_beyond_the_window() -> None:
-    """A27 (c): at a full destination a preempting entry still starts, up to the reserved slots; a normal one does not."""
-    queue = ready(window=1, reserved=2)
-    queue.push(entry(0, 3))
-    queue.take()
-    queue.push(entry(1, 3))
-    assert queue.best() is None
-    for number in (2, 3, 4):
-        queue.push(entry(number, 1))
-    begun = []
+def begun(queue: Ready) -> list[int]:
+    """Envelope ids of the entries that start now."""
+    taken = []
     while queue.best() is not None:
-        begun.append(queue.take().message.envelope.id)
-    assert begun == [2, 3]
+        taken.append(queue.take().message.envelope.id)
+    return taken
+
+
+def test_urgent_mail_has_slots_of_its_own() -> None:
+    """A27 (c): where normal mail has all that it may have, a preempting entry still starts, up to the destination's limit."""
+    queue = ready(limit=10, reserved=4)
+    for number in range(10):
+        queue.push(entry(number, 3))
+    assert begun(queue) == list(range(8))
+    for number in (10, 11, 12):
+        queue.push(entry(number, 1))
+    assert begun(queue) == [10, 11]
+
+
+def test_to_ask_changes_nothing() -> None:
+    """Whether a destination has room is a question: none is made, or forgotten, for it."""
+    queue = ready(limit=1)
+    assert queue.admits(entry(0, 1))
+    assert queue.destinations() == []
+    known = queue.destination("example.net")
+    assert queue.admits(entry(0, 1))
+    assert queue.destinations() == [known]
+    queue.start(entry(0, 1))
+    assert not queue.admits(entry(1, 1))
+    queue.hold(frozenset({"held.net"}))
+    assert not queue.admits(entry(2, 1, destination="held.net"))
 
 
 def test_a_closed_destination_waits() -> None:
@@ -131,7 +149,7 @@ def test_waiting_gains_a_level_at_a_time() -> None:
 def test_aging_does_not_preempt() -> None:
     """D1: a message that has aged to level 2 goes early, but takes no slot that is reserved for urgent mail."""
     time = 0.0
-    queue = ready(window=1, now=lambda: time)
+    queue = ready(limit=2, now=lambda: time)
     queue.push(entry(0, 3))
     queue.take()
     queue.push(entry(1, 3))
