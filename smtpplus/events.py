@@ -52,7 +52,7 @@ class AuthenticationFailed(Event, frozen=True):
     session: str
     client: str
     port: int
-    user: str
+    user: str  # of a name that nobody has only a mark, "unknown:" and ten digits, the same for the same name: it may be a password
     mechanism: str
     reason: str  # the true one, a code of mail.reasons; the client is not told
     reference: str = ""  # see Refused

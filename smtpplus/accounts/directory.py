@@ -42,7 +42,8 @@ LOGINS = 4  # right logins remembered per user; more than one only where the pas
 
 
 class LoginFailed(Exception):
-    """A login is not right. `reason` is the true one, a code of mail.reasons; the client is told LOGIN_FAILED."""
+    """A login is not right. `reason` is the true one, a code of mail.reasons; the client is told LOGIN_FAILED. `user` is the name of a user
+    who exists, else "": what was typed there may be a password."""
 
     def __init__(self, user: str, reason: str) -> None:
         super().__init__(f"{user}: {reason}")
@@ -160,11 +161,9 @@ class Directory:
         return verified.addCallback(self._verified, user, name, secret, mark)
 
     def _verified(self, right: bool, user: User | None, name: str, secret: bytes, mark: bytes) -> User | Deferred[User]:
-        if user is None:
-            return fail(LoginFailed(name, reasons.UNKNOWN_USER.code))
-        now = self.current(user)
-        if now is None:
-            return fail(LoginFailed(name, reasons.UNKNOWN_USER.code))
+        now = self.current(user) if user is not None else None
+        if user is None or now is None:
+            return fail(LoginFailed("", reasons.UNKNOWN_USER.code))
         if now.password != user.password:  # reset in the meantime
             return self._verify(now, name, secret, mark)
         if not right:

@@ -277,7 +277,11 @@ LOGIN_FAILED = _reason(
     "enter both anew in the mail client, or have the password reset",
 )
 UNKNOWN_USER = _reason(
-    "unknown_user", "535 5.7.8", LOGIN_FAILED.text, "No user has this name.", "compare the name with `smtpplus user list`"
+    "unknown_user",
+    "535 5.7.8",
+    LOGIN_FAILED.text,
+    "No user has this name. As people type their password there by mistake, only a mark of it is kept: the same for the same name.",
+    "have the client's user name compared with `smtpplus user list`; `smtpplus explain --user NAME` finds what was tried as NAME",
 )
 WRONG_PASSWORD = _reason(
     "wrong_password",

@@ -73,7 +73,6 @@ _OFF = frozenset(
 
 
 _COMMANDS = {  # reason: the command that changes it
-    "unknown_user": "smtpplus user add {user}",
     "wrong_password": "smtpplus user reset-password {user}",
     "inactive_user": "smtpplus user activate {user}",
     "inactive_unverified": "smtpplus sender verify {user} ADDRESS-OR-DOMAIN, then smtpplus user activate {user}",
@@ -160,9 +159,10 @@ def _login(event: events.AuthenticationFailed) -> Problem:
     host = event.client.rpartition(":")[0]
     why = REASONS[event.reason].explanation if event.reason in REASONS else event.reason
     what = f"the login failed ({event.mechanism}, port {event.port})"
-    facts = Facts(f"user {event.user} at {host}", what, why, _remedy(event.reason), event.reference, event.user)
     if event.reason == "unknown_user":  # whoever guesses names makes one problem, and not one for each
-        return Problem(event.reason, "", "", f"at {host}", msgspec.structs.replace(facts, user=""))
+        facts = Facts(f"a client at {host}", f"{what} as {event.user or 'nobody'}", why, _remedy(event.reason), event.reference)
+        return Problem(event.reason, "", "", f"at {host}", facts)
+    facts = Facts(f"user {event.user} at {host}", what, why, _remedy(event.reason), event.reference, event.user)
     return Problem(event.reason, None, event.user, f"{event.user} at {host}", facts)
 
 

@@ -115,8 +115,20 @@ def _of_user(operation: Operation, connection: Connection, user: str, since: flo
     from smtpplus.observation import record
 
     told = [_message(operation, connection, life, now) for life in record.of_user(connection, user, since, _LIMIT)]
-    told += [_refusal(each) for each in record.refusals_since(connection, since, user=user, limit=_LIMIT)]
+    for name in (user, _mark(operation, user)):
+        if name:
+            told += [_refusal(each) for each in record.refusals_since(connection, since, user=name, limit=_LIMIT)]
     return sorted(told, key=lambda each: float(each["at"]))
+
+
+def _mark(operation: Operation, name: str) -> str:
+    """What failed logins with that name are kept under if nobody had it then; "" where the key cannot be read."""
+    from smtpplus.accounts import unknown
+
+    try:
+        return unknown.mark(operation.configuration.state_directory.joinpath(unknown.KEY).read_bytes(), name)
+    except OSError:
+        return ""
 
 
 def _unknown(operation: Operation, what: str) -> str:

@@ -24,7 +24,6 @@ from smtpplus.submission.admission import LOGGED_IN, SENDER, Admission
 from smtpplus.submission.checker import LoginRefused, TrustedClient, adapted
 
 _LOGIN_DONE = b"235 2.7.0 Authentication successful\r\n"
-_NAME_SHOWN = 320  # octets of a user name in events
 
 
 class Authentication(Admission):
@@ -115,7 +114,7 @@ class Authentication(Admission):
             return failure
         reason = getattr(failure.value, "reason", reasons.LOGIN_FAILED.code)
         self.factory.attempts.failed(self.address, credentials.username.decode("utf-8", "replace"), self.tick())
-        user = printable(credentials.username[:_NAME_SHOWN].decode("utf-8", "replace"))
+        user = getattr(failure.value, "user", "")  # never what was typed: it may be the password
         port = self.transport.getHost().port if not self.lost else 0
         reply, reference = self._referred(reasons.LOGIN_FAILED.reply())
         self._tell(AuthenticationFailed, self.name, self.client, port, user, credentials.mechanism, reason, reference)
@@ -155,7 +154,7 @@ def _themselves(avatar: sasl.Avatar, credentials: sasl.Credentials) -> sasl.Avat
     if credentials.identity in {b"", credentials.username}:
         return avatar
     avatar[2]()
-    raise LoginRefused(reasons.OTHER_IDENTITY.code)
+    raise LoginRefused(reasons.OTHER_IDENTITY.code, getattr(avatar[1], "name", ""))
 
 
 def _not_trusted(failure: Failure, user: str) -> Failure:

@@ -20,6 +20,7 @@ from twisted.mail.interfaces import IMessageDelivery
 from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
+from smtpplus.accounts import unknown
 from smtpplus.accounts.authorization import Verdict, authorize, authorize_message, inactive
 from smtpplus.accounts.directory import Directory, LoginFailed
 from smtpplus.accounts.passwords import Scram
@@ -106,16 +107,18 @@ class TrustedClient:
 
 
 class LoginRefused(UnauthorizedLogin):
-    """`reason` is a code of mail.reasons, for log and alerts; the client gets LOGIN_FAILED whatever it is."""
+    """`reason` is a code of mail.reasons, and `user` a user's name or the mark of one that nobody has (accounts.unknown), for log and
+    alerts; the client gets LOGIN_FAILED whatever they are."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, user: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.user = user
 
 
 @implementer(ICredentialsChecker, IVerifiers)
 class DirectoryChecker:
-    """Users, passwords and SCRAM verifiers of the accounts. `key` makes verifiers for users that are not there."""
+    """Users, passwords and SCRAM verifiers of the accounts. `key` makes verifiers and marks for users that are not there."""
 
     credentialInterfaces = (IUsernamePassword, ITrustedClient, IProof)
 
@@ -134,11 +137,20 @@ class DirectoryChecker:
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
         """The user's name, as avatar ID; fails with LoginRefused."""
         name = credentials.username.decode("utf-8", "replace")
+        return self._login(name, credentials).addErrback(self._marked, name)
+
+    def _login(self, name: str, credentials: Any) -> Deferred[bytes | tuple[()]]:
         if isinstance(credentials, Proof):
             return self._directory.read(name).addCallback(_proven, credentials).addCallback(_avatar_id)
         if ITrustedClient.providedBy(credentials):
             return self._directory.find(name).addCallback(_present).addCallback(_avatar_id)
         return self._directory.login(name, credentials.password).addCallbacks(_avatar_id, _refused)
+
+    def _marked(self, failure: Failure, name: str) -> Failure:
+        """A refused login with what may be shown of `name`."""
+        if isinstance(failure.value, LoginRefused) and not failure.value.user:
+            failure.value.user = unknown.mark(self._key, name)
+        return failure
 
 
 def _avatar_id(user: User) -> bytes:
@@ -149,7 +161,7 @@ def _present(user: User | None) -> User:
     if user is None:
         raise LoginRefused(reasons.UNKNOWN_USER.code)
     if not user.active:
-        raise LoginRefused(inactive(user).code)
+        raise LoginRefused(inactive(user).code, user.name)
     return user
 
 
@@ -158,16 +170,16 @@ def _proven(user: User | None, proof: Proof) -> User:
     if user is None:
         raise LoginRefused(reasons.UNKNOWN_USER.code)
     if user.scram is None:
-        raise LoginRefused(reasons.NO_SCRAM.code)
+        raise LoginRefused(reasons.NO_SCRAM.code, user.name)
     if not proof.right:
-        raise LoginRefused(reasons.WRONG_PASSWORD.code)
+        raise LoginRefused(reasons.WRONG_PASSWORD.code, user.name)
     return _present(user)
 
 
 def _refused(failure: Failure) -> bytes:
     fault = failure.value
     if isinstance(fault, LoginFailed):
-        raise LoginRefused(fault.reason) from None
+        raise LoginRefused(fault.reason, fault.user) from None
     failure.raiseException()
 
 

@@ -47,7 +47,7 @@ class Login:
         self.last = b""
 
     def __repr__(self) -> str:
-        return f"<Login of {self.username!r} by {self.mechanism}>"
+        return f"<Login by {self.mechanism}>"  # in the name's field may stand the password
 
     def checkPassword(self, password: bytes) -> bool:
         """Whether the client's password is this one; Twisted's own checkers ask so."""

@@ -22,12 +22,12 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface, implementer
 
 from smtpplus.accounts.passwords import SCRAM_ITERATIONS, Scram
+from smtpplus.accounts.unknown import KEY
 from smtpplus.mail import reasons
 from smtpplus.storage import ownership
 
 PLAIN, BOUND = "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"
 BINDING = "tls-server-end-point"  # RFC 5929 §4
-KEY = "scram.key"  # in the state directory: what the verifiers of users that are not there are made of
 _MECHANISMS = {name: ScramMechanism(name) for name in (PLAIN, BOUND)}
 _LONGEST_NAME = 320  # characters of a user name worth looking up
 

@@ -42,7 +42,10 @@ def submit(client: smtplib.SMTP, to: str, subject: str, **fields: str) -> str:
 
 
 def test_explain_tells_every_decision_and_the_gate(tmp_path: Path) -> None:
-    """D3, B6, A7: explain takes a queue ID, a Message-ID, a reference from a refusal, and a user; it names gate, next step and command."""
+    """D3, B6, A7: explain takes a queue ID, a Message-ID, a reference from a refusal, and a user; it names gate, next step and command.
+
+    A6: a password that is typed as a user name is kept nowhere, and yet found by who knows it.
+    """
     refusals = {"slow@example.net": ["451 4.2.0 come back later"] * 50}
     with NextHop(refusals=refusals) as hop, Daemon(tmp_path, routes=[{"via": hop.via}], settings={"queue": {"retry": ["1h"]}}) as daemon:
         password = daemon.add_user("app")
@@ -79,6 +82,17 @@ def test_explain_tells_every_decision_and_the_gate(tmp_path: Path) -> None:
             time.sleep(0.1)
         told = [each.get("reason", each["kind"]) for each in found]  # smtplib tries two mechanisms
         assert told == ["message", "message", "domain_not_authorized", "wrong_password", "wrong_password"]
+        with pytest.raises(smtplib.SMTPAuthenticationError), sender.session(daemon.port, password, password):
+            pass
+        deadline = time.monotonic() + PATIENCE
+        while run(daemon, "explain", "--user", password).exit_code and time.monotonic() < deadline:
+            time.sleep(0.1)
+        found = ask(daemon, "explain", "--user", password)
+        assert [each["reason"] for each in found] == ["unknown_user"] * 2
+        assert re.fullmatch(r"unknown:[0-9a-f]{10}", found[0]["user"])
+        kept = [each.read_bytes() for each in daemon.state.rglob("*") if each.is_file()] + [daemon.log().encode()]
+        assert kept
+        assert not any(password.encode() in each for each in kept)
         plain = run(daemon, "explain", slow).stdout
         assert f"To change that: smtpplus queue retry --id {slow}" in plain
         assert run(daemon, "explain", "0000000000000").exit_code == 1

@@ -126,6 +126,7 @@ class FloodTests(SessionCase):
         self.assertEqual(codes[5:], ["535 5.7.8"] * 3 + ["421 4.7.0"])
         failed = self.stated(AuthenticationFailed)
         self.assertEqual([event.reason for event in failed], ["wrong_password"] + ["other_identity"] * 4)
+        self.assertEqual({event.user for event in failed}, {"app"})
         assert self.service is not None
         self.assertEqual(len(self.service.sessions.attempts), 1)
 

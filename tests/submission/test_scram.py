@@ -9,7 +9,7 @@ from cryptography import x509
 from scramp import ScramClient
 from twisted.internet.defer import inlineCallbacks
 
-from smtpplus.accounts import passwords, store
+from smtpplus.accounts import passwords, store, unknown
 from smtpplus.config import Limits, Listen
 from smtpplus.events import Authenticated, AuthenticationFailed
 from smtpplus.storage.engine import create_engine
@@ -165,6 +165,8 @@ class StrangerTests(ScramCase):
         self.assertEqual(found, [["334", "535 5.7.8 User or password is not correct; " + found[0][-1].partition("; ")[2]]] * 4)
         reasons = [event.reason for event in self.stated(AuthenticationFailed)]
         self.assertEqual(reasons, ["unknown_user", "wrong_password", "inactive_user", "no_scram"])
+        mark = unknown.mark(load_key(self.directory_path), "nobody")
+        self.assertEqual([event.user for event in self.stated(AuthenticationFailed)], [mark, USER, "idle", "old"])
 
     @inlineCallbacks
     def test_a_user_that_is_not_there_has_a_salt_too(self) -> Any:
