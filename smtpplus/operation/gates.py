@@ -17,7 +17,7 @@ from smtpplus.mail.command_line import quoted
 
 if TYPE_CHECKING:
     from smtpplus.queue.selection import Queued
-    from smtpplus.queue.standing import Crowded, Standing
+    from smtpplus.queue.standing import Crowded, Slots, Standing
 
 
 _MORE = {  # what changes a limit
@@ -171,15 +171,14 @@ def _full(queued: Queued, stands: Standing) -> Gate | None:
     assert slots is not None
     urgent = queued.level in slots.preempting
     there = next((each for each in stands.crowded if each.destination == queued.destination), None)
-    if there is not None and there.running >= there.window + (slots.reserved if urgent else 0):
-        return _destination_full(queued, there)
+    if there is not None and there.running >= there.window + (there.reserved if urgent else 0):
+        return _destination_full(queued, there, slots if not urgent else None)
     taken = f"{stands.running} attempts are under way, of {slots.connections} ([delivery] connections)"
     change = f"raise [delivery] connections, now {slots.connections}, in the configuration, and restart smtpplus"
     if stands.running >= slots.connections:
         return Gate(queued.address, "connections", f"all slots are taken: {taken}", "it goes when some of these have ended", None, change)
     if not urgent and stands.running >= slots.connections - slots.reserved:
-        levels = " and ".join(map(str, slots.preempting))
-        text = f"{taken}; the last {slots.reserved} are kept for level {levels} ([delivery] reserved_for_preempting)"
+        text = f"{taken}; the last {slots.reserved} are kept for {_levels(slots)} ([delivery] reserved_for_preempting)"
         return Gate(queued.address, "reserved", text, "it goes when some of these have ended", None, change)
     if not urgent and there is not None and stands.running >= slots.connections - slots.reserved - slots.spare:
         text = f"{taken}; the last {slots.spare} are for destinations that have none, and {there.destination} has {there.running}"
@@ -187,13 +186,19 @@ def _full(queued: Queued, stands: Standing) -> Gate | None:
     return None
 
 
-def _destination_full(queued: Queued, there: Crowded) -> Gate:
-    limit = f"[delivery] per_destination, now {there.widest}"
+def _levels(slots: Slots) -> str:
+    return f"level{'s' if len(slots.preempting) > 1 else ''} {' and '.join(map(str, slots.preempting))}"
+
+
+def _destination_full(queued: Queued, there: Crowded, slots: Slots | None) -> Gate:
+    """`slots` if some of the limit are kept for others."""
+    limit = f"[delivery] per_destination, now {there.widest + there.reserved}"
     text = f"{there.running} attempts at {there.destination} are under way, and it takes {there.window} at a time"
     if there.window < there.widest:
         text += f" so far: each success allows one more, each failure half as many, up to {limit}"
         change = "[delivery] initial_per_destination in the configuration says with how many it begins; restart smtpplus after a change"
     else:
-        text += f" ({limit})"
+        kept = f"; the last {there.reserved} are kept for {_levels(slots)}" if slots is not None and there.reserved else ""
+        text += f" ({limit}{kept})"
         change = f"raise {limit}, in the configuration, and restart smtpplus"
     return Gate(queued.address, "destination-full", text, "it goes when one of these has ended", None, change)

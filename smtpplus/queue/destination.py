@@ -46,7 +46,6 @@ class Destination:
 
     __slots__ = (
         "_preempting",
-        "_reserved",
         "closed",
         "closures",
         "failures",
@@ -56,6 +55,7 @@ class Destination:
         "loaded",
         "name",
         "reopening",
+        "reserved",
         "running",
         "streak",
         "until",
@@ -65,8 +65,8 @@ class Destination:
 
     def __init__(self, name: str, limit: int, initial: int, reserved: int, preempting: frozenset[int]) -> None:
         self.name = name
-        self._reserved = min(reserved, max(1, limit // SHARE), limit - 1) if preempting else 0
-        self.full = limit - self._reserved  # `limit` is what may run at once, of all levels
+        self.reserved = min(reserved, max(1, limit // SHARE), limit - 1) if preempting else 0
+        self.full = limit - self.reserved  # `limit` is what may run at once, of all levels
         self.window = min(self.full, initial)  # attempts at once, but for the reserved slots; 1 while it is tried again
         self._preempting = preempting
         self.waiting: list[tuple[tuple[int, float, int], Entry]] = []
@@ -89,7 +89,7 @@ class Destination:
         """Whether an entry of that level may start here."""
         if self.closed or self.held:
             return False
-        return self.running < self.window + (self._reserved if level in self._preempting else 0)
+        return self.running < self.window + (self.reserved if level in self._preempting else 0)
 
     def starves(self, stopped: int, ceiling: int) -> bool:
         """Whether preempting mail of a rank up to `ceiling` waits for a slot here, and as many attempts are `stopped` as there run."""

@@ -97,7 +97,7 @@ class Reach:
     def crowded(self) -> tuple[Crowded, ...]:
         """The destinations at which attempts are under way and for which mail waits: some, those for which most does."""
         found = (each for each in self._ready.destinations() if each.running and each.waiting and not each.closed)
-        told = (Crowded(each.name, each.running, each.window, each.full, sum(each.loaded)) for each in found)
+        told = (Crowded(each.name, each.running, each.window, each.full, each.reserved, sum(each.loaded)) for each in found)
         return tuple(heapq.nlargest(SHOWN, (each for each in told if each.waiting), key=attrgetter("waiting")))
 
     def _try_again(self, destination: Destination) -> None:

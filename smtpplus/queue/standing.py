@@ -60,8 +60,9 @@ class Crowded(msgspec.Struct, frozen=True):
 
     destination: str
     running: int
-    window: int  # how many may run there now; preempting levels may have Slots.reserved more
-    widest: int  # [delivery] per_destination: what the window may grow to
+    window: int  # how many may run there now, but for the reserved
+    widest: int  # what the window may grow to
+    reserved: int  # that preempting levels may have beyond the window; with `widest` it is [delivery] per_destination
     waiting: int  # entries in memory
 
 

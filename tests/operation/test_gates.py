@@ -26,7 +26,7 @@ SLOTS = Slots(100, 4, 10, (1,))
 
 def busy(running: int, there: tuple[int, int] | None = None, level: int = 3) -> tuple[Queued, Standing]:
     """A recipient of that level at b.com, where `there` are under way and allowed, in a house with `running` attempts."""
-    crowded = () if there is None else (Crowded("b.com", *there, 20, 9),)
+    crowded = () if there is None else (Crowded("b.com", *there, 16, 4, 9),)
     waits = Queued(NUMBER, 0, "y@b.com", level, "app", "default", "a.com", 0, 0.0, "", "b.com", "waiting", None)
     return waits, Standing(9, 0, running, slots=SLOTS, crowded=crowded)
 
@@ -139,10 +139,10 @@ def test_gate(*, waiting: Queued, stands: Standing | None, expected: str, said: 
         (*busy(86, (1, 5)), "reserved", "the last 10 are for destinations that have none, and b.com has 1", "[delivery] connections"),
         (*busy(86, (1, 5), level=1), "turn", "waits for its turn", "smtpplus status"),
         (*busy(86), "turn", "waits for its turn", "smtpplus status"),
-        (*busy(20, (20, 20)), "destination-full", "20 attempts at b.com are under way", "raise [delivery] per_destination, now 20"),
+        (*busy(16, (16, 16)), "destination-full", "now 20; the last 4 are kept for level 1)", "raise [delivery] per_destination, now 20"),
         (*busy(5, (5, 5)), "destination-full", "it takes 5 at a time so far", "[delivery] initial_per_destination"),
-        (*busy(23, (23, 20), level=1), "turn", "waits for its turn", "smtpplus status"),
-        (*busy(24, (24, 20), level=1), "destination-full", "24 attempts at b.com are under way", "per_destination, now 20"),
+        (*busy(19, (19, 16), level=1), "turn", "waits for its turn", "smtpplus status"),
+        (*busy(20, (20, 16), level=1), "destination-full", "20 attempts at b.com are under way", "per_destination, now 20"),
     ],
 )
 def test_the_limit_of_attempts_is_named(*, waits: Queued, stands: Standing, expected: str, said: str, command: str) -> None:

@@ -240,7 +240,7 @@ class SchedulerTests(QueueCase):
         yield self.begun(21)
         stands = self.queue.scheduler.standing()
         self.assertEqual(stands.slots, Slots(100, 4, 10, (1, 2)))
-        self.assertEqual(stands.crowded, (Crowded("example.net", 20, 20, 20, 4),))
+        self.assertEqual(stands.crowded, (Crowded("example.net", 20, 20, 20, 4, 4),))
 
     @inlineCallbacks
     def test_a_destination_without_mail_is_forgotten(self) -> Any:
