@@ -547,7 +547,7 @@ CONTENT_LOST = _reason(
     "content_lost",
     "451 4.3.0",
     "The stored message could not be read",
-    "The database did not give it back; the log says why. It is tried again.",
+    "The disk did not give it back; the log says why. It is tried again.",
 )
 MAILDIR_FAILED = _reason(
     "maildir_failed", "451 4.2.0", "The message could not be written to {peer}: {cause}", "The file system refused. It is tried again."

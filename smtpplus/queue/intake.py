@@ -1,7 +1,8 @@
-"""A long message on its way in: its chunks are written while they come, and belong to nobody until the commit makes them a message.
+"""A long message on its way in: it is written while it comes, and belongs to nobody until the commit makes it a message.
 
-How much of it may be on its way to the database is a share of what all of them may have there together: a single upload keeps the
-disk busy, a thousand of them stay small. A fault of the database shows at the commit, and then nothing of the message is kept.
+How much of it may be on its way to the disk is a share of what all of them may have there together: a single upload keeps the
+disk busy, a thousand of them stay small. A fault of the disk shows at the commit, and then nothing of the message is kept. Where it
+is put, in a file or in rows, is the shelf's business (queue/shelf).
 """
 
 from __future__ import annotations
@@ -12,14 +13,13 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from smtpplus.mail.envelope import Content, Envelope
+from smtpplus.mail.envelope import CHUNK, Content, Envelope
 from smtpplus.queue import rows
 from smtpplus.queue.content import StoredContent
-from smtpplus.storage import schema, writes
+from smtpplus.queue.shelf import Shelf
 from smtpplus.storage.database import Database
-from smtpplus.storage.statement import Row, Statement
 
-LEAST, MOST = 2, 8  # chunks of one message that may wait for their commit before its client is asked to wait
+LEAST, MOST = 2, 8  # chunks of one message that may be on their way to the disk before its client is asked to wait
 AHEAD = 512  # chunks of all messages together, while each has its least: 32 MiB
 
 
@@ -37,7 +37,7 @@ class Arrivals(Protocol):
 
 
 class Share:
-    """What each of the long messages on their way in may have waiting for its commit: much when they are few."""
+    """What each of the long messages on their way in may have on its way to the disk: much when they are few."""
 
     def __init__(self) -> None:
         self._takers = 0
@@ -57,50 +57,63 @@ class Share:
 
 
 class Intake:
-    """One long message on its way in: chunks go to the database as they come."""
+    """One long message on its way in. While some of it is being written the next octets gather, and go together."""
 
-    def __init__(self, database: Database, arrivals: Arrivals, share: Share, number: int) -> None:
+    def __init__(self, database: Database, arrivals: Arrivals, share: Share, shelf: Shelf, number: int) -> None:
         self._database = database
         self._arrivals = arrivals
         self._share = share
         self._coming = True  # it has its share
         share.join()
         self._id = number
-        self._chunks = 0
-        self._waiting = 0
+        self._shelf = shelf
+        self._place = shelf.place(number)
+        self._gathered: list[bytes] = []
+        self._held = 0  # octets in them
+        self._moving = 0  # octets that are being written
         self._resume: Deferred[None] | None = None
         self._fault: Failure | None = None
         self._aborted = False
         self._finish: Callable[[], None] | None = None
 
-    def write(self, chunk: bytes) -> Deferred[None] | None:
-        """Write the next chunk, of at most CHUNK octets. A Deferred asks to wait until it fires; a fault shows at `commit`."""
+    def write(self, octets: bytes) -> Deferred[None] | None:
+        """Take the next octets, however many. A Deferred asks to wait until it fires; a fault shows at `commit`."""
         if self._fault is not None or self._aborted:
             return None
-        if self._chunks == 0:
-            row = (self._id, schema.RECEIVING, "", "", 3, 0, 0.0, 1, None, chunk)
-            written = self._database.run([(writes.INSERT_MESSAGE, row)], durable=False)
-        else:
-            written = self._database.run([(writes.INSERT_CHUNK, (self._id, self._chunks, chunk))], durable=False)
-        self._chunks += 1
-        self._waiting += 1
-        written.addCallbacks(self._written, self._failed)
-        if self._waiting < self._share.chunks:
+        self._gathered.append(octets)
+        self._held += len(octets)
+        room = self._share.chunks * CHUNK
+        if not self._moving and self._held >= room // 2:
+            self._move()
+        if self._held + self._moving < room:
             return None
         self._resume = self._resume or Deferred()
         return self._resume
 
-    def _written(self, _: Any) -> None:
-        self._waiting -= 1
-        if self._resume is not None and self._waiting < self._share.chunks:
-            resume, self._resume = self._resume, None
-            resume.callback(None)
-        if self._finish is not None and not self._waiting:
+    def _move(self) -> None:
+        pieces, self._gathered = self._gathered, []
+        self._moving, self._held = self._held, 0
+        self._place.put(pieces).addErrback(self._failed).addCallback(self._moved)
+
+    def _moved(self, _: object) -> None:
+        self._moving = 0
+        if self._aborted:
+            self._place.drop()
+            return
+        room = self._share.chunks * CHUNK
+        if self._finish is not None:
             self._finish()
+        elif self._held >= room // 2:
+            self._move()
+        if self._resume is not None and self._held + self._moving < room:
+            resume, self._resume = self._resume, None
+            resume.callback(None)  # more may come of it at once, and the end
 
     def _failed(self, failure: Failure) -> None:
-        self._fault = self._fault or failure
-        self._written(None)
+        """What was written is of no use to anybody, nor is what is still to come."""
+        self._fault = failure
+        self._gathered, self._held = [], 0
+        self._place.drop()
 
     def commit(self, envelope: Envelope) -> Deferred[None]:
         """Make the message QUEUED. Fires after the fsync; fails if any part could not be written, and then nothing of it is kept."""
@@ -108,41 +121,40 @@ class Intake:
         self._leave()
 
         def finish() -> None:
-            self._commit(envelope).chainDeferred(done)
+            self._complete(envelope).chainDeferred(done)
 
-        if self._waiting:
+        if self._moving:
             self._finish = finish
         else:
             finish()
         return done
 
-    def _commit(self, envelope: Envelope) -> Deferred[None]:
-        """Every chunk is written, or has failed: only now can it be known that the message is whole."""
+    def _complete(self, envelope: Envelope) -> Deferred[None]:
+        """All but the last octets are written, or have failed."""
         if self._fault is not None:
-            self.abort()
             return fail(self._fault)
-        row = (
-            schema.QUEUED,
-            envelope.sender,
-            envelope.user,
-            envelope.level,
-            envelope.size,
-            envelope.received_at,
-            self._chunks,
-            rows.parameters(envelope),
-            self._id,
-        )
-        stored = StoredContent(self._database, envelope.id, envelope.size, self._chunks, None)
+        pieces, self._gathered = self._gathered, []
+        completed: Deferred[None] = self._place.complete(pieces, envelope.size)
+        return completed.addCallbacks(self._commit, self._incomplete, callbackArgs=(envelope,))
+
+    def _incomplete(self, failure: Failure) -> Failure:
+        self._place.drop()
+        return failure
+
+    def _commit(self, _: object, envelope: Envelope) -> Deferred[None]:
+        """The content is whole: only now may others wait for this message in the writer."""
+        stored = StoredContent(self._shelf, envelope.id, envelope.size, -(-envelope.size // CHUNK), None)
         begun = self._arrivals.expect(envelope, stored)
-        done = self._database.run([*rows.recipients(envelope, begun), (writes.COMMIT_MESSAGE, row)])
+        done = self._database.run([*rows.recipients(envelope, begun), *self._place.steps(envelope)])
         return done.addCallbacks(self._committed, self._not_committed, callbackArgs=(envelope, stored), errbackArgs=(envelope,))
 
     def _committed(self, _: Any, envelope: Envelope, stored: StoredContent) -> None:
+        self._place.kept()
         self._arrivals.accepted(envelope, stored)
 
     def _not_committed(self, failure: Failure, envelope: Envelope) -> Failure:
         self._arrivals.lost(envelope)
-        self.abort()
+        self._place.drop()
         return failure
 
     def abort(self) -> None:
@@ -151,9 +163,9 @@ class Intake:
             return
         self._aborted = True
         self._leave()
-        if self._chunks:
-            steps: list[tuple[Statement, Row]] = [(writes.DELETE_CHUNKS, (self._id,)), (writes.DELETE_MESSAGE, (self._id,))]
-            self._database.run(steps).addErrback(lambda failure: None)  # what stays is RECEIVING and purged at the next start
+        self._gathered, self._held = [], 0
+        if not self._moving:
+            self._place.drop()
 
     def _leave(self) -> None:
         if self._coming:

@@ -52,7 +52,8 @@ class Pending(msgspec.Struct, frozen=True):
 
 _COLUMNS = [schema.messages.c[name] for name in ("id", "sender", "user", "level", "size", "received_at", "chunks", "parameters")]
 
-FetchedRow = tuple[Envelope, int, bytes | None, list[Pending]]  # with the number of chunks, and the content if it was asked for
+# With the number of chunks, whether they are in a file, and the content if it was asked for.
+FetchedRow = tuple[Envelope, int, bool, bytes | None, list[Pending]]
 # Message id, number, address, level, user, due, list, domain of the sender; whether its first attempt has begun and nobody answered.
 Waiting = tuple[int, int, str, int, str, float, str, str, bool]
 
@@ -88,6 +89,12 @@ def released_at(parameters: str | None) -> float:
     return msgspec.json.decode(parameters, type=_Parameters).release_at if parameters else 0.0
 
 
+def insertion(envelope: Envelope, chunks: int, first: bytes | None) -> tuple[Statement, Row]:
+    """What inserts a new message. `first` is its first chunk, None if all of them are in a file."""
+    facts = (envelope.sender, envelope.user, envelope.level, envelope.size, envelope.received_at)
+    return (writes.INSERT_MESSAGE, (envelope.id, schema.QUEUED, *facts, chunks, parameters(envelope), first))
+
+
 def recipients(envelope: Envelope, begun: float = 0.0) -> list[tuple[Statement, Row]]:
     """What inserts the recipients of a new message. One whose first attempt has `begun` is tried again at that time."""
     steps: list[tuple[Statement, Row]] = []
@@ -117,7 +124,7 @@ def fetch(connection: sqlalchemy.Connection, numbers: list[int], room: int) -> l
     """The messages `numbers` that are queued, with their unsettled recipients; the content of those in one chunk, up to `room` octets."""
     m, r = schema.messages.c, schema.recipients.c
     content = case((m.chunks == 1, m.content), else_=None) if room else sqlalchemy.null()
-    query = select(*_COLUMNS, content.label("octets"))
+    query = select(*_COLUMNS, content.label("octets"), m.content.is_(None).label("in_file"))
     found = connection.execute(query.where(m.id.in_(numbers), m.state == schema.QUEUED).order_by(m.id)).all()
     unsettled: dict[int, list[Pending]] = {row.id: [] for row in found}
     waiting = select(r.message_id, r.number, r.address, r.attempts, r.due, r.parameters, r.warned, r.list)
@@ -135,7 +142,7 @@ def fetch(connection: sqlalchemy.Connection, numbers: list[int], room: int) -> l
         envelope = _envelope(row, tuple(each.recipient for each in pending), lists.get(row.id, "default"))
         octets = row.octets if row.octets is not None and len(row.octets) <= room else None
         room -= len(octets) if octets is not None else 0
-        fetched.append((envelope, row.chunks, octets, pending))
+        fetched.append((envelope, row.chunks, row.in_file, octets, pending))
     return fetched
 
 

@@ -59,6 +59,7 @@ class Scheduler:
         now: Callable[[], float],
         events: Events,
     ) -> None:
+        self._spool = spool
         self._window = Window(spool=spool, ready=ready, destination=destination, line_up=self.line_up, clock=clock, now=now)
         self._throttle = Throttle(rates=rates, window=self._window, preemption=preemption, hold=self._hold, now=now)
         self._ready = ready
@@ -208,6 +209,7 @@ class Scheduler:
         for each in self._preemption.running():
             if each.entry.cancelled:
                 each.transfer.abandon()
+        self._spool.gone(number for number, _ in cancelled)
         self._wake()
 
     def retry(self, addresses: Collection[str]) -> None:

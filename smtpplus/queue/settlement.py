@@ -26,7 +26,8 @@ from smtpplus.queue.aside import facts_of
 from smtpplus.queue.bounce import Kind, Notifier, traced, wanted
 from smtpplus.queue.entry import Entry, Message
 from smtpplus.queue.rules import Rules
-from smtpplus.queue.spool import Spool, Steps
+from smtpplus.queue.shelf import Steps
+from smtpplus.queue.spool import Spool
 from smtpplus.storage import writes
 from smtpplus.storage.database import Database
 
@@ -226,6 +227,8 @@ class Settlement:
         def written() -> None:
             if not message.left:
                 self._spool.forget(message.content)
+            if message.content.chunks > 1:
+                self._spool.gone((message.envelope.id,))
             committed()
             for envelope, octets, notice in composed:
                 to = envelope.recipients[0].address

@@ -1,18 +1,18 @@
 """Keeping messages: what is accepted is in the database before anybody hears 250, and stays until its last recipient is settled.
 
-A message up to CHUNK octets is one row; a longer one has its further chunks in rows of their own. A large message is written while
-it arrives, as RECEIVING, and belongs to nobody until its final commit makes it QUEUED; what a crash leaves RECEIVING is purged at
-start. Content just accepted stays in memory as long as all of it fits in `cache` octets, so that mail sent at once is never
-read back.
+What is whole when it comes is kept in one step, in rows: a message up to CHUNK octets is one, a longer one has its further chunks in rows
+of their own. A large message is written while it arrives, with SQLite into a file (queue/shelf), and belongs to nobody until
+its commit; what a crash leaves of it is purged at start. Content that came whole stays in memory as long as all of it fits
+in `cache` octets, so that mail sent at once is never read back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import func, select, update
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -21,11 +21,10 @@ from smtpplus.queue import rows
 from smtpplus.queue.content import StoredContent
 from smtpplus.queue.intake import Arrivals, Intake, Share
 from smtpplus.queue.rows import FetchedRow, Pending, Waiting, fetch, owners, scan
+from smtpplus.queue.shelf import FileShelf, RowShelf, Shelf, Steps
 from smtpplus.storage import schema, writes
 from smtpplus.storage.database import Database
-from smtpplus.storage.statement import Row, Statement
 
-Steps = list[tuple[Statement, Row]]
 Stored = tuple[Envelope, Content, list[Pending]]
 
 
@@ -36,6 +35,8 @@ class Spool:
 
     def __init__(self, database: Database, *, cache: int) -> None:
         self._database = database
+        self._rows = RowShelf(database)
+        self._shelf: Shelf = self._rows if database.files is None else FileShelf(database, database.files)  # for what arrives in pieces
         self._share = Share()
         self._cache = cache  # octets that may still be cached
 
@@ -59,23 +60,7 @@ class Spool:
         """What inserts a message, for a unit that does more than that; `committed` must follow. `begun`: see rows.recipients."""
         pieces = max(1, -(-len(content) // CHUNK))
         first = content if pieces == 1 else content[:CHUNK]
-        steps: Steps = [
-            (
-                writes.INSERT_MESSAGE,
-                (
-                    envelope.id,
-                    schema.QUEUED,
-                    envelope.sender,
-                    envelope.user,
-                    envelope.level,
-                    envelope.size,
-                    envelope.received_at,
-                    pieces,
-                    rows.parameters(envelope),
-                    first,
-                ),
-            )
-        ]
+        steps: Steps = [rows.insertion(envelope, pieces, first)]
         for index in range(1, pieces):
             steps.append((writes.INSERT_CHUNK, (envelope.id, index, content[index * CHUNK : (index + 1) * CHUNK])))
         steps += rows.recipients(envelope, begun)
@@ -91,11 +76,11 @@ class Spool:
         cached = content if size <= self._cache else None
         if cached is not None:
             self._cache -= size
-        return StoredContent(self._database, envelope.id, size, max(1, -(-size // CHUNK)), cached)
+        return StoredContent(self._rows, envelope.id, size, max(1, -(-size // CHUNK)), cached)
 
     def begin(self, number: int) -> Intake:
         """Begin to keep a message that is too long to wait for its end in memory."""
-        return Intake(self._database, self.arrivals, self._share, number)
+        return Intake(self._database, self.arrivals, self._share, self._shelf, number)
 
     def forget(self, content: Content) -> None:
         """The message is settled, or will not be sent soon: its content need not be at hand."""
@@ -103,15 +88,13 @@ class Spool:
             self._cache += len(content.cached or b"")
             content.forget()
 
-    def purge(self) -> Deferred[int]:
-        """Remove what was being received when the process ended. Fires with the number of messages."""
+    def gone(self, numbers: Iterable[int]) -> None:
+        """These messages may have been removed from the database: what is left of their content elsewhere goes too."""
+        self._shelf.sweep(numbers)
 
-        def work(connection: sqlalchemy.Connection) -> int:
-            unfinished = select(schema.messages.c.id).where(schema.messages.c.state == schema.RECEIVING)
-            connection.execute(delete(schema.chunks).where(schema.chunks.c.message_id.in_(unfinished)))
-            return connection.execute(delete(schema.messages).where(schema.messages.c.state == schema.RECEIVING)).rowcount
-
-        return self._database.write(work)
+    def purge(self) -> Deferred[Any]:
+        """Remove what was being received when the process ended. Fires when that is done in the database; files go while mail flows."""
+        return self._shelf.purge()
 
     def resume(self, numbers: Collection[int]) -> Deferred[None]:
         """Let these messages, whose first attempt a crash has ended, be tried at once. A second one waits for its time."""
@@ -136,10 +119,11 @@ class Spool:
 
     def _fetched(self, found: list[FetchedRow]) -> list[Stored]:
         stored: list[Stored] = []
-        for envelope, chunks, octets, pending in found:
+        for envelope, chunks, in_file, octets, pending in found:
             if octets is not None:
                 self._cache -= len(octets)
-            stored.append((envelope, StoredContent(self._database, envelope.id, envelope.size, chunks, octets), pending))
+            shelf = self._shelf if in_file else self._rows
+            stored.append((envelope, StoredContent(shelf, envelope.id, envelope.size, chunks, octets), pending))
         return stored
 
     def scan(self, after: tuple[int, int], limit: int, *, urgent: bool) -> Deferred[list[Waiting]]:

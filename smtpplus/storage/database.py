@@ -1,4 +1,4 @@
-"""The daemon's database: one writer with group commit, and a few threads that read beside it.
+"""The daemon's database: one writer with group commit, a few threads that read beside it, and with SQLite the files beside it.
 
 Invariant: what `run` and `write` were called for is durable when their Deferred fires, and not before. A fault of the database
 reaches the caller as a failure of its own Deferred; the writer goes on with the next unit.
@@ -14,7 +14,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
-from smtpplus.storage.engine import create_engine
+from smtpplus.storage.engine import content_directory, create_engine
+from smtpplus.storage.files import ContentFiles
 from smtpplus.storage.writer import Steps, Writer
 
 T = TypeVar("T")
@@ -29,10 +30,14 @@ class Database:
         self._reactor = reactor
         self._readers = ThreadPool(0, READERS, name="smtpplus-reader")
         self.writer = Writer(self._engine, reactor)
+        directory = content_directory(url)
+        self.files = None if directory is None else ContentFiles(directory, reactor)  # None: machines share the database, not files
 
     def start(self) -> None:
         """Start the threads. The schema must be up to date (engine.migrate)."""
         self._readers.start()
+        if self.files is not None:
+            self.files.start()
         self.writer.start()
 
     def stop(self) -> Deferred[None]:
@@ -40,6 +45,8 @@ class Database:
 
         def close(_: None) -> None:
             self._readers.stop()
+            if self.files is not None:
+                self.files.stop()
             self._engine.dispose()
 
         return self.writer.stop().addCallback(close)

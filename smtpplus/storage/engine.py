@@ -87,6 +87,13 @@ def database_file(url: str) -> Path | None:
     return Path(parsed.database)
 
 
+def content_directory(url: str) -> Path | None:
+    """Where files with content lie beside an SQLite database, None for others. Like its log it bears the database's name: two databases in
+    one directory would clear away each other's files."""
+    path = database_file(url)
+    return None if path is None else path.with_name(path.name + "-content")
+
+
 def migrate(url: str) -> None:
     """Create the database if there is none, and bring its schema up to date. Safe to call from several processes at once.
 

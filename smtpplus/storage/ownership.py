@@ -28,6 +28,15 @@ def ensure(path: Path, mode: int) -> None:
         os.close(make(path, mode))
 
 
+def ensure_directory(path: Path, mode: int) -> None:
+    """Make a directory unless there is one; it belongs to whoever the directory belongs to that it is in."""
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode)
+        if os.geteuid() == 0:
+            above = path.parent.stat()
+            os.chown(path, above.st_uid, above.st_gid)
+
+
 def settle(directory: Path, mode: int, database: Path | None, user: int | None, group: int | None) -> None:
     """See to it that `user` owns `directory`, which is made if it is not there, and `database` in it; None: whoever we are.
 

@@ -133,7 +133,7 @@ messages = Table(
     Column("received_at", Float, nullable=False),
     Column("chunks", Integer, nullable=False),
     Column("parameters", Text),  # JSON of what few messages have: body, smtputf8, ret, envid
-    Column("content", LargeBinary),  # the first chunk
+    Column("content", LargeBinary),  # the first chunk; NULL: all of them are in a file (storage.files)
 )
 # Rows of messages are as large as their content: whoever looks for something among many must not read them. What is half received
 # is found by an index that nothing else is in, and what waits is found in the recipients.

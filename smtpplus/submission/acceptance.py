@@ -32,13 +32,13 @@ _REMOVED_FOR_DISPLAY = _REMOVED | priority.PRIORITY_FIELDS
 
 
 class Intake(Protocol):
-    """A large message on its way into the spool: chunks in order, the first with the whole header, then one commit or abort."""
+    """A large message on its way into the spool: its octets in order, the first with the whole header, then one commit or abort."""
 
-    def write(self, chunk: bytes) -> Deferred[None] | None:
-        """Take at most CHUNK octets. A Deferred asks to send no more before it fires; its failure means the message is lost."""
+    def write(self, octets: bytes) -> Deferred[None] | None:
+        """Take the next octets. A Deferred asks to send no more before it fires; its failure means the message is lost."""
 
     def commit(self, envelope: Envelope) -> Deferred[None]:
-        """Fires when all chunks and the envelope are durable."""
+        """Fires when all octets and the envelope are durable."""
 
     def abort(self) -> None:
         """Forget what was written. Never raises, also after a failure."""

@@ -1,7 +1,7 @@
 """One mail transaction, from MAIL to the end of data: the envelope, and the content on its way to the spool.
 
 The octets flow through the transparency procedure into a header, which is completed as soon as it is whole, and a body that is never
-looked at again. What is small stays in memory and is stored in one piece; past SPILL it goes to the spool in chunks as it arrives, so that
+looked at again. What is small stays in memory and is stored in one piece; past SPILL it goes to the spool as it arrives, so that
 memory does not grow with the message. Data is always read to its end before it is refused: a fault is kept and what follows is
 counted and dropped (RFC 5321 §4.5.3.1.10). A transaction that is aborted leaves nothing behind.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -196,17 +196,21 @@ class Transaction:
             self._line = _unfinished_line(self._line + clear)
         if not self._eight_bit and not clear.isascii():
             self._eight_bit = True  # also where the client did not say so: the next hop must know, RFC 6152 §3
+        if self._intake is not None:
+            return self._give(clear) if clear else None
         self._pieces.append(clear)
         self._held += len(clear)
         if self._completed is None and not self._complete(len(clear), finished=source.finished):
             return None
-        if self._intake is None:
-            if self._held <= CHUNK:
-                return None
-            self._weigh(self._held)
-            over = self._held > SPILL or self._acceptance.held > BUDGET
-            return self._spill(source.finished) if over else None
-        return self._spill(source.finished) if self._held >= CHUNK or source.finished else None
+        if self._held <= CHUNK:
+            return None
+        self._weigh(self._held)
+        if self._held <= SPILL and self._acceptance.held <= BUDGET:
+            return None
+        self._intake = self._acceptance.begin(self.number)
+        held, self._pieces, self._held = b"".join(self._pieces), [], 0
+        self._weigh(0)
+        return self._give(held)
 
     def _weigh(self, octets: int) -> None:
         """Count `octets` of this message in the budget that all share."""
@@ -244,27 +248,14 @@ class Transaction:
         self._held += self._growth
         return True
 
-    def _spill(self, finished: bool) -> Deferred[Any] | None:
-        """Give the spool the whole chunks of what is held, and the last one when the data is `finished`."""
-        if self._intake is None:
-            self._intake = self._acceptance.begin(self.number)
-        held = b"".join(self._pieces)
-        whole = len(held) if finished else len(held) - len(held) % CHUNK
-        rest = held[whole:]
-        self._pieces, self._held = ([rest] if rest else []), len(rest)
-        self._weigh(0)
-        waits: list[Deferred[None]] = []
-        for start in range(0, whole, CHUNK):
-            wait = self._intake.write(held[start : min(start + CHUNK, whole)])
-            if wait is not None:
-                wait.addErrback(self._lost)
-                waits.append(wait)
-        if not waits:
-            return None
-        return waits[0] if len(waits) == 1 else DeferredList(waits)
+    def _give(self, octets: bytes) -> Deferred[Any] | None:
+        """Give octets to the spool."""
+        assert self._intake is not None, "it has begun"
+        wait = self._intake.write(octets)
+        return None if wait is None else wait.addErrback(self._lost)
 
     def _lost(self, failure: Failure) -> None:
-        """The spool could not take a chunk: read on to the end, then say so."""
+        """The spool could not take it: read on to the end, then say so."""
         if self._refusal is None:
             fault = self._acceptance.storage_fault(failure).value
             self._drop(fault if isinstance(fault, Refusal) else reasons.LOCAL_FAULT.refusal())

@@ -109,14 +109,14 @@ class ListSpool:
 
 
 class ListIntake:
-    """A large message. Every chunk makes its client wait."""
+    """A large message. Every write makes its client wait."""
 
     def __init__(self, spool: ListSpool, clock: Clock) -> None:
         self._spool, self._clock = spool, clock
         self._chunks: list[bytes] = []
 
-    def write(self, chunk: bytes) -> Deferred[None]:
-        self._chunks.append(chunk)
+    def write(self, octets: bytes) -> Deferred[None]:
+        self._chunks.append(octets)
         return later(self._clock, None)
 
     def commit(self, envelope: Envelope) -> Deferred[None]:

@@ -23,6 +23,8 @@ class Broken(Exception):
 class InlineDatabase:
     """Implements storage.database.Database. Writes wait for `commit` and are then one transaction each; reads are answered there too."""
 
+    files = None
+
     def __init__(self) -> None:
         self._engine = sqlalchemy.create_engine("sqlite://", poolclass=StaticPool)
         schema.metadata.create_all(self._engine)

@@ -1,4 +1,4 @@
-"""Content of queued messages, read back from the database."""
+"""Content of queued messages, read back from the database. tests/queue/test_shelf has what lies in files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from smtpplus.mail.envelope import CHUNK, Content, Envelope
-from smtpplus.queue.content import RUN
 from smtpplus.queue.intake import AHEAD, LEAST, MOST
+from smtpplus.queue.shelf import RUN
 from smtpplus.queue.spool import Spool
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
+from smtpplus.storage.files import WRITERS
 from tests.queue.fixtures import envelope
 
 OCTETS = os.urandom(10 * CHUNK + 100)
@@ -93,7 +94,7 @@ class ContentTests(TestCase):
         self.assertEqual(len(self.flushLoggedErrors()), 1)
 
     async def test_few_uploads_run_ahead_and_many_together_stay_small(self) -> None:
-        """C2: while nothing is committed, one long message has MOST chunks waiting before its client waits; beside so many others that
+        """C2: while nothing is written, one long message has MOST chunks waiting before its client waits; beside so many others that
         the sum would be too much, LEAST; those that have ended do not count."""
 
         def ahead(number: int) -> int:
@@ -103,7 +104,9 @@ class ContentTests(TestCase):
 
         released = threading.Event()
         self.addCleanup(released.set)
-        self.database.write(lambda connection: released.wait(30.0))
+        assert self.database.files is not None
+        for _ in range(WRITERS):
+            self.database.files._writers.callInThread(released.wait, 30.0)
         self.assertEqual(ahead(1), MOST)
         others = [self.spool.begin(number) for number in range(10, 10 + AHEAD // LEAST)]
         self.assertEqual(ahead(2), LEAST)

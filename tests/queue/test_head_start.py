@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 
 from smtpplus import events as facts
 from smtpplus.mail.envelope import CHUNK, Envelope
-from smtpplus.queue import rulebook
+from smtpplus.queue import rows, rulebook
 from smtpplus.queue.head_start import PATIENCE
 from smtpplus.queue.rules import Rule, Rules
 from tests.queue.fixtures import LATER, OK, envelope
@@ -127,7 +127,7 @@ class HeadStartTests(QueueCase):
         """C2: what could not be committed is not sent, holds no slot, and stops nobody any more; nor does what takes its place."""
         yield self.accept(envelope(1, at=self.wall))
         yield self.begun(1)
-        self.queue.spool.begin(2).write(b"x")  # so the id is taken
+        yield self.database.run([rows.insertion(envelope(2), 1, b"x")])  # so the id is taken
         refused = self.queue.spool.accept(envelope(2, 1, at=self.wall), CONTENT)
         self.assertTrue(self.agent.transfers[0].stopped)
         yield self.assertFailure(refused, IntegrityError)

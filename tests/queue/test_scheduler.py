@@ -11,10 +11,10 @@ from twisted.internet.task import deferLater
 
 from smtpplus import events as facts
 from smtpplus.mail.disposition import Disposition
-from smtpplus.mail.envelope import Envelope, Recipient, queue_id
+from smtpplus.mail.envelope import Recipient, queue_id
 from smtpplus.queue.rules import Rule, Rules
 from smtpplus.queue.standing import Crowded, Slots
-from tests.queue.fixtures import LATER, NEVER, OK, Held, envelope
+from tests.queue.fixtures import LATER, NEVER, OK, envelope
 from tests.queue.house import CONTENT, QueueCase
 
 FAULT = "CREATE TRIGGER fault BEFORE UPDATE ON recipients BEGIN SELECT RAISE(ABORT, 'a fault'); END"
@@ -311,49 +311,6 @@ class SchedulerTests(QueueCase):
         yield stopped
         yield self.until(lambda: self.rows("SELECT message_id, due FROM recipients") == [(2, self.wall), (3, 0.0)])
         self.assertEqual(len(self.agent.transfers), 2)
-
-    @inlineCallbacks
-    def test_a_long_message_is_kept_in_chunks(self) -> Any:
-        """C2: content that arrives in chunks is read back the same, chunk by chunk, and its rows go with the message."""
-        content = bytes(range(256)) * 1024
-        intake = self.queue.spool.begin(9)
-        for start in range(0, len(content), 65536):
-            waiting = intake.write(content[start : start + 65536])
-            if waiting is not None:
-                yield waiting
-        yield self.until(lambda: self.rows("SELECT state FROM messages") == [(0,)])
-        accepted = Envelope(9, "a@example.com", (Recipient("b@example.net"),), "app", 3, len(content), self.wall)
-        yield intake.commit(accepted)
-        yield self.begun(1)
-        held: Held = self.agent.transfers[0]
-        pieces: list[bytes | None] = []
-        for index in range(held.request.content.chunks):
-            held.request.content.read(index, pieces.append)
-            yield self.until(lambda count=index + 1: len(pieces) == count)
-        self.assertEqual(b"".join(piece or b"" for piece in pieces), content)
-        held.end(OK)
-        yield self.until(lambda: self.rows("SELECT count(*) FROM chunks") == [(0,)])
-
-    @inlineCallbacks
-    def test_an_aborted_intake_leaves_nothing(self) -> Any:
-        """C2: a client that goes away in the middle of a long message leaves no row behind."""
-        intake = self.queue.spool.begin(9)
-        count = "SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM chunks)"
-        intake.write(b"x" * 65536)
-        intake.write(b"y" * 65536)
-        yield self.until(lambda: self.rows(count) == [(1, 1)])
-        intake.abort()
-        yield self.database.write(lambda connection: None)
-        self.assertEqual(self.rows(count), [(0, 0)])
-
-    @inlineCallbacks
-    def test_what_was_being_received_is_purged(self) -> Any:
-        """C2: what a crash left half received is removed at start, what was accepted is not."""
-        yield self.accept(envelope(1, at=self.wall))
-        yield self.queue.spool.begin(9).write(b"x" * 65536) or deferLater(reactor, 0.05, lambda: None)
-        purged = yield self.queue.spool.purge()
-        self.assertEqual(purged, 1)
-        self.assertEqual(self.rows("SELECT id FROM messages"), [(1,)])
 
     @inlineCallbacks
     def test_a_long_queue_is_mostly_outside_memory(self) -> Any:

@@ -182,10 +182,15 @@ class Daemon:
         with contextlib.closing(sqlite3.connect(self.state / "smtpplus.sqlite")) as database:
             return int(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
+    def contents(self) -> dict[str, int]:
+        """Names and sizes of its files with content."""
+        directory = self.state / "smtpplus.sqlite-content"
+        return {path.name: path.stat().st_size for path in directory.iterdir()} if directory.exists() else {}
+
     def await_empty_queue(self, seconds: float = READY) -> None:
-        """Return when no message, chunk or recipient is stored any more."""
+        """Return when no message, chunk, recipient or file with content is stored any more."""
         deadline = time.monotonic() + seconds
-        while left := {table: rows for table in ("messages", "chunks", "recipients") if (rows := self.stored(table))}:
+        while left := {table: rows for table in ("messages", "chunks", "recipients") if (rows := self.stored(table))} or self.contents():
             if time.monotonic() > deadline:
                 raise DaemonFault(f"still stored after {seconds:.0f} s: {left}\n{self.log()}")
             time.sleep(0.05)

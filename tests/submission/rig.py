@@ -26,7 +26,7 @@ from smtpplus.accounts.directory import Directory
 from smtpplus.accounts.user import Sender
 from smtpplus.config import Configuration, Limits, Listen, PortRange
 from smtpplus.events import Event, Events
-from smtpplus.mail.envelope import CHUNK, Envelope
+from smtpplus.mail.envelope import Envelope
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import create_engine, migrate
 from smtpplus.submission.checker import make_portal
@@ -90,18 +90,18 @@ class MemorySpool:
 
 
 class MemoryIntake:
-    """One large message. Every chunk but the last asks its client to wait for a turn of the reactor."""
+    """One large message. Every piece asks its client to wait for a turn of the reactor."""
 
     def __init__(self, spool: MemorySpool) -> None:
         self.spool = spool
-        self.chunks: list[bytes] = []
+        self.pieces: list[bytes] = []
         self.aborted = False
         self.committed = False
 
-    def write(self, chunk: bytes) -> Deferred[None]:
-        assert 0 < len(chunk) <= CHUNK
+    def write(self, octets: bytes) -> Deferred[None]:
+        assert octets
         done: Deferred[None] = Deferred()
-        self.chunks.append(chunk)
+        self.pieces.append(octets)
         if self.spool.broken:
             reactor.callLater(0, done.errback, OSError("no space left on device"))
         else:
@@ -110,7 +110,7 @@ class MemoryIntake:
 
     def commit(self, envelope: Envelope) -> Deferred[None]:
         self.committed = True
-        return self.spool.accept(envelope, b"".join(self.chunks))
+        return self.spool.accept(envelope, b"".join(self.pieces))
 
     def abort(self) -> None:
         self.aborted = True

@@ -1,0 +1,139 @@
+"""Files beside the database with the content of long messages: one directory, one file for each message, named by its queue ID.
+
+SQLite would write each octet to its log, then to its own file, and so that mail which need not be long waits behind mail that is. A file is
+written once, read back from memory as a rule, and unlinked. The work is done in threads of its own, neither on the reactor's nor on the
+writer's; who calls puts the operations on one file in order.
+
+Invariant: when `finish` has fired, the file is whole and both it and its name are durable. Nothing is overwritten, and nothing is removed
+unless told. Failure: OSError, as the failure of the operation's Deferred. A directory that is missing is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+from smtpplus.mail.envelope import parse_queue_id, queue_id
+from smtpplus.storage import ownership
+
+T = TypeVar("T")
+WRITERS = 8  # threads; most of their time they wait for the disk, which puts in order what it has to do
+READERS = 2  # threads, which wait for no fsync
+PIECES = 1_000  # in one call of writev; IOV_MAX of Linux is 1,024
+
+
+class ContentFiles:
+    """The files in `directory`, by the number of their message. Methods are called on the reactor's thread."""
+
+    def __init__(self, directory: Path, reactor: Any) -> None:
+        self._directory = directory
+        self._reactor = reactor
+        self._writers = ThreadPool(0, WRITERS, name="smtpplus-content-writer")
+        self._readers = ThreadPool(0, READERS, name="smtpplus-content-reader")
+
+    def start(self) -> None:
+        """Start the threads. Nothing is made or looked at yet."""
+        self._writers.start()
+        self._readers.start()
+
+    def stop(self) -> None:
+        """Finish what was asked for, and end the threads."""
+        self._writers.stop()
+        self._readers.stop()
+
+    def append(self, number: int, pieces: Sequence[bytes], *, first: bool) -> Deferred[None]:
+        """Write `pieces` to the end of a file; the `first` ones make it."""
+        return self._in(self._writers, self._append, number, pieces, first, None)
+
+    def finish(self, number: int, pieces: Sequence[bytes], size: int, *, first: bool) -> Deferred[None]:
+        """As `append`, for the last ones: fires when all `size` octets are durable."""
+        return self._in(self._writers, self._append, number, pieces, first, size)
+
+    def read(self, number: int, start: int, length: int) -> Deferred[bytes]:
+        """`length` octets from `start` on; fewer if the file ends before."""
+        return self._in(self._readers, self._read, number, start, length)
+
+    def remove(self, numbers: Collection[int]) -> Deferred[None]:
+        """Remove files, as far as they are there."""
+        return self._in(self._writers, self._remove, numbers)
+
+    def numbers(self) -> Deferred[list[int]]:
+        """Of which messages there are files. What has the name of none is not ours and not told."""
+        return self._in(self._readers, self._numbers)
+
+    def _in(self, threads: ThreadPool, call: Callable[..., T], *arguments: Any) -> Deferred[T]:
+        return deferToThreadPool(self._reactor, threads, call, *arguments)
+
+    # Below: on the threads.
+
+    def _path(self, number: int) -> Path:
+        return self._directory / queue_id(number)
+
+    def _append(self, number: int, pieces: Sequence[bytes], first: bool, size: int | None) -> None:
+        handle = self._make(number) if first else os.open(self._path(number), os.O_WRONLY | os.O_APPEND)
+        try:
+            _write(handle, pieces)
+            if size is None:
+                return
+            if os.fstat(handle).st_size != size:
+                raise OSError(errno.EIO, "the file has not the size of its message", str(self._path(number)))
+            os.fdatasync(handle)
+        finally:
+            os.close(handle)
+        _sync(self._directory)
+
+    def _make(self, number: int) -> int:
+        try:
+            return ownership.make(self._path(number), 0o600)
+        except FileNotFoundError:
+            ownership.ensure_directory(self._directory, 0o700)
+            _sync(self._directory.parent)
+        return ownership.make(self._path(number), 0o600)
+
+    def _read(self, number: int, start: int, length: int) -> bytes:
+        handle = os.open(self._path(number), os.O_RDONLY)
+        try:
+            return os.pread(handle, length, start)
+        finally:
+            os.close(handle)
+
+    def _remove(self, numbers: Collection[int]) -> None:
+        for number in numbers:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                self._path(number).unlink()
+
+    def _numbers(self) -> list[int]:
+        found: list[int] = []
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._directory) as entries:
+            for entry in entries:
+                with contextlib.suppress(ValueError):
+                    found.append(parse_queue_id(entry.name))
+        return found
+
+
+def _write(handle: int, pieces: Sequence[bytes]) -> None:
+    """All of `pieces`; a disk that takes a part of them says why when it is asked to take the rest."""
+    for start in range(0, len(pieces), PIECES):
+        some = pieces[start : start + PIECES]
+        written = os.writev(handle, some)
+        if written < sum(map(len, some)):
+            rest = memoryview(b"".join(some))[written:]
+            while rest:
+                rest = rest[os.write(handle, rest) :]
+
+
+def _sync(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,96 @@
+"""Files with content: what is promised when an operation has fired, and what is left when it fails."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import resource
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+
+from smtpplus.mail.envelope import queue_id
+from smtpplus.storage.engine import content_directory
+from smtpplus.storage.files import PIECES, ContentFiles
+
+OCTETS = os.urandom(300_000)
+
+
+class ContentFilesTests(TestCase):
+    def setUp(self) -> None:
+        self.directory = Path(self.mktemp()) / "a.sqlite-content"
+        self.directory.parent.mkdir()
+        self.files = ContentFiles(self.directory, reactor)
+        self.files.start()
+        self.addCleanup(self.files.stop)
+
+    def on_disk(self) -> dict[str, int]:
+        """Names and sizes."""
+        return {path.name: path.stat().st_size for path in self.directory.iterdir()}
+
+    async def failed(self, operation: Deferred[Any], number: int) -> None:
+        fault: OSError = await self.assertFailure(operation, OSError)
+        self.assertEqual(fault.errno, number, fault)
+
+    async def test_what_is_appended_is_read_back(self) -> None:
+        """Pieces of any size and number, in several steps, from any place on; behind the end there is nothing. Nobody else may look."""
+        cuts = [0, 1, 2, 100_000, *range(100_001, 100_002 + 2 * PIECES), len(OCTETS)]
+        pieces = [OCTETS[start:end] for start, end in itertools.pairwise(cuts)]
+        await self.files.append(7, pieces[:3], first=True)
+        await self.files.append(7, pieces[3:], first=False)
+        await self.files.finish(7, [b"end"], len(OCTETS) + 3, first=False)
+        self.assertEqual(await self.files.read(7, 0, 1_000_000), OCTETS + b"end")
+        self.assertEqual(await self.files.read(7, 99_999, 3), OCTETS[99_999:100_002])
+        self.assertEqual(await self.files.read(7, len(OCTETS) + 3, 1), b"")
+        self.assertEqual(await self.files.numbers(), [7])
+        modes = [path.stat().st_mode & 0o777 for path in (self.directory, self.directory / queue_id(7))]
+        self.assertEqual(modes, [0o700, 0o600])
+
+    async def test_it_is_whole_or_it_fails(self) -> None:
+        """C2: a file that has more or less octets than its message never passes for it; nor does another one of its name."""
+        for size in (2, 4):
+            await self.failed(self.files.finish(size, [b"abc"], size, first=True), errno.EIO)
+        await self.files.finish(3, [b"abc"], 3, first=True)
+        await self.failed(self.files.append(3, [b"x"], first=True), errno.EEXIST)
+        self.assertEqual(await self.files.read(3, 0, 9), b"abc")
+
+    async def test_a_disk_that_takes_no_more(self) -> None:
+        """C2: what does not fit fails, in the middle of a piece too; when there is room again the next file is whole."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, (soft, hard))
+        await self.failed(self.files.append(1, [OCTETS[:60_000], OCTETS[60_000:]], first=True), errno.EFBIG)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        await self.files.finish(2, [OCTETS], len(OCTETS), first=True)
+        self.assertEqual(self.on_disk(), {queue_id(1): 100_000, queue_id(2): len(OCTETS)})
+
+    async def test_a_directory_that_goes_and_comes(self) -> None:
+        """What was in a directory that is gone is missed at once, not at the end; the next file makes the directory anew."""
+        await self.files.append(1, [b"a"], first=True)
+        (self.directory / queue_id(1)).unlink()
+        self.directory.rmdir()
+        await self.failed(self.files.append(1, [b"b"], first=False), errno.ENOENT)
+        await self.failed(self.files.read(1, 0, 1), errno.ENOENT)
+        self.assertEqual(await self.files.numbers(), [])
+        await self.files.finish(2, [b"c"], 1, first=True)
+        self.assertEqual(self.on_disk(), {queue_id(2): 1})
+
+    async def test_only_what_is_told_is_removed(self) -> None:
+        """Files that are there go, of others nothing is said; what bears no queue ID is not counted as one of ours."""
+        for number in (1, 2, 3):
+            await self.files.append(number, [b"x"], first=True)
+        (self.directory / "lost+found").mkdir()
+        await self.files.remove([1, 3, 99])
+        self.assertEqual(await self.files.numbers(), [2])
+        self.assertEqual(set(self.on_disk()), {queue_id(2), "lost+found"})
+
+
+def test_every_database_has_a_directory_of_its_own() -> None:
+    """Two databases side by side do not clear away each other's files; PostgreSQL, which several machines share, has none."""
+    names = [content_directory(f"sqlite:////srv/{name}.sqlite") for name in "ab"]
+    assert names == [Path("/srv/a.sqlite-content"), Path("/srv/b.sqlite-content")]
+    assert content_directory("postgresql://db/mail") is content_directory("sqlite://") is None
