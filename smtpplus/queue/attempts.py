@@ -1,7 +1,8 @@
 """Attempts: an entry from the moment it has a slot until what became of it is committed, and the count of the slots.
 
 An attempt is recorded before it begins, those that begin together in one commit. What cannot be recorded is not begun: a fault of the
-database delays mail, and rows that another process has changed are looked at again. An attempt that has ended frees its slot at
+database delays mail, and rows that another process has changed are looked at again. What is recorded and not begun, as the daemon ends, is
+taken back. An attempt that has ended frees its slot at
 once. Invariant: `active` is the number of entries between `take` and `release`.
 """
 
@@ -20,8 +21,6 @@ from twisted.python.failure import Failure
 from smtpplus.events import Events, Fault, Started
 from smtpplus.mail import reasons
 from smtpplus.mail.disposition import DeliveryAgent, Disposition, Request
-from smtpplus.mail.envelope import Envelope
-from smtpplus.mail.reasons import Reason
 from smtpplus.queue import retry
 from smtpplus.queue.entry import Entry
 from smtpplus.queue.preemption import LOWEST, Preemption
@@ -113,20 +112,24 @@ class Attempts:
             self._window.read_anew(batch[0])
 
     def put_back(self, entry: Entry) -> None:
-        """Do not begin an attempt that was recorded with the acceptance; `entry` waits its turn in the usual way."""
-        steps = [(writes.RECORD_ATTEMPT, (0, 0.0, entry.message.envelope.id, number, math.inf)) for number in entry.numbers]
-        self.release(entry)
+        """Do not begin an attempt that is recorded; `entry` is as it was before, and waits its turn in the usual way."""
+        before = entry.attempts - 1
+        steps = [(writes.RECORD_ATTEMPT, (before, 0.0, entry.message.envelope.id, number, math.inf)) for number in entry.numbers]
         undone = self._database.run(steps).addErrback(lambda _: None)  # cancelled meanwhile, or it is tried when it is due
         undone.addCallback(lambda _: self._window.read_anew(entry))
+        self.release(entry)  # the last, as it may be what the end of the process waits for
 
     def launch(self, _: Any, batch: list[Entry]) -> None:
         """Begin attempts that are recorded."""
         for entry in batch:
+            if self._ending:
+                self.put_back(entry)
+                continue
             envelope = entry.message.envelope
-            unsent = self._unsent(envelope)
-            if unsent is not None:
+            if envelope.by_mode and self._now() >= retry.returned_at(math.inf, envelope.deliver_by, envelope.by_mode):
+                late = reasons.TOO_LATE
                 entry.over = False
-                self._over(entry, [Disposition(recipient, unsent.reply(), "", unsent.code) for recipient in entry.recipients])
+                self._over(entry, [Disposition(recipient, late.reply(), "", late.code) for recipient in entry.recipients])
                 continue
             request = Request(envelope, entry.recipients, entry.destination, entry.message.content, entry.attempts)
             addresses = tuple(recipient.address for recipient in entry.recipients)
@@ -137,14 +140,6 @@ class Attempts:
                 self._preemption.began(entry, transfer)
         if self._preemption.ceiling < LOWEST:  # what was stopped as it began may have what urgent mail waits for
             self._wake()
-
-    def _unsent(self, envelope: Envelope) -> Reason | None:
-        """Why an attempt that was to begin now does not."""
-        if self._ending:
-            return reasons.ABANDONED
-        if envelope.by_mode and self._now() >= retry.returned_at(math.inf, envelope.deliver_by, envelope.by_mode):
-            return reasons.TOO_LATE
-        return None
 
     def _over(self, entry: Entry, dispositions: list[Disposition]) -> None:
         """An attempt has ended. Its slot is free at once; what became of it is written in the next group commit."""
