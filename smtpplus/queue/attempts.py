@@ -34,7 +34,8 @@ from smtpplus.storage.statement import RowsGone
 
 
 class Attempts:
-    """The entries that hold a slot. `wake` is called when one is free, `rest` when the database takes nothing."""
+    """The entries that hold a slot. `wake` is called when one is free, `rest` when the database takes nothing, `unspent` with entries whose
+    attempts are not begun after all, and not counted."""
 
     _log = Logger()
 
@@ -50,6 +51,7 @@ class Attempts:
         settlement: Settlement,
         schedule: Sequence[float],
         crowd: int,
+        unspent: Callable[[Sequence[Entry]], None],
         wake: Callable[[], None],
         rest: Callable[[], None],
         clock: IReactorTime,
@@ -65,6 +67,7 @@ class Attempts:
         self._settlement = settlement
         self._schedule = schedule
         self._crowd = crowd  # entries with a slot from which on the house is crowded; see Ready.crowd
+        self._unspent = unspent
         self._wake = wake
         self._rest = rest
         self._clock = clock
@@ -102,19 +105,23 @@ class Attempts:
             for entry in batch:
                 entry.attempts -= 1
                 self.release(entry)
+            self._unspent(batch)
             self._window.restore(batch)
             self._rest()
         elif len(batch) > 1:  # another process changed some of these; the others go on
             for entry in batch:
                 self._write([entry], now)
         else:
+            batch[0].attempts -= 1
+            self._unspent(batch)
             self.release(batch[0])
             self._window.read_anew(batch[0])
 
     def put_back(self, entry: Entry) -> None:
         """Do not begin an attempt that is recorded; `entry` is as it was before, and waits its turn in the usual way."""
-        before = entry.attempts - 1
-        steps = [(writes.RECORD_ATTEMPT, (before, 0.0, entry.message.envelope.id, number, math.inf)) for number in entry.numbers]
+        entry.attempts -= 1
+        self._unspent([entry])
+        steps = [(writes.RECORD_ATTEMPT, (entry.attempts, 0.0, entry.message.envelope.id, number, math.inf)) for number in entry.numbers]
         undone = self._database.run(steps).addErrback(lambda _: None)  # cancelled meanwhile, or it is tried when it is due
         undone.addCallback(lambda _: self._window.read_anew(entry))
         self.release(entry)  # the last, as it may be what the end of the process waits for

@@ -117,6 +117,16 @@ class Meter:
         self._steps.append((begun, before + amount))
         self.total += amount
 
+    def give_back(self, amount: int) -> None:
+        """So much of what was counted last did not go."""
+        while amount and self._steps:
+            begun, went = self._steps.pop()
+            back = min(amount, went)
+            amount -= back
+            self.total -= back
+            if back < went:
+                self._steps.append((begun, went - back))
+
     @property
     def _step(self) -> float:
         return self.limit.period / SLOTS
@@ -196,6 +206,12 @@ class Rates:
         if len(self._meters) > self._room:
             self._meters = {name: meter for name, meter in self._meters.items() if meter.free_at(meter.limit.amount, now) > now}
             self._room = max(FORGET, 2 * len(self._meters))
+
+    def give_back(self, load: Load, now: float) -> None:
+        """What was counted as `load` did not go."""
+        for kind, name, some in self._held(load):
+            for limit in some:
+                self._meter(kind, name, limit, now).give_back(load.amount(limit.unit))
 
     def _held(self, load: Load) -> tuple[tuple[Owner, str, Limits], ...]:
         """The limits that hold it, with their owners."""

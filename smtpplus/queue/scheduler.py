@@ -84,6 +84,7 @@ class Scheduler:
             settlement=settlement,
             schedule=schedule,
             crowd=connections - reserved - connections // SPARE,
+            unspent=self._throttle.give_back,
             wake=self._wake,
             rest=self._rest,
             clock=clock,
@@ -145,6 +146,8 @@ class Scheduler:
         """A message that was expected will not come."""
         entry = self._head_start.take(envelope)
         if entry is not None:
+            entry.attempts = 0
+            self._throttle.give_back([entry])
             self._attempts.release(entry)
             self._window.leave(entry)
 

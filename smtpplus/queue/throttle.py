@@ -3,12 +3,13 @@
 When the best entry is over a limit of its user, the user's lines are shut until there is room again: what is in memory of them goes
 back where it came from, in its order, and nobody else is held up. If it is the sum of its list that is used up, the lines of all users
 are shut that are known to be in the list, at once. A destination over its rate is held like one that a rule holds.
-Only first attempts count; a retry is the same mail. Nothing here is asked while there is no limit at all.
+Only first attempts count; a retry is the same mail, and what did not begin after all is given back. Nothing here is asked while there
+is no limit at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from smtpplus.queue.entry import Entry
 from smtpplus.queue.preemption import Preemption
@@ -64,13 +65,21 @@ class Throttle:
 
     def _counted(self, entry: Entry) -> OverRate | None:
         """The limit that a first attempt has to wait for; if there is none it is counted."""
-        now = self._now()
-        envelope = entry.message.envelope
-        load = Load(entry.user, envelope.list, entry.destination, len(entry.numbers), envelope.size)
+        now, load = self._now(), _load(entry)
         wait = self.rates.over(load, now)
         if wait is None:
             self.rates.count(load, now)
         return wait
+
+    def give_back(self, entries: Iterable[Entry]) -> None:
+        """These have a slot, and will not be sent with it: first attempts among them are not counted any more, and others may ask anew."""
+        if not self.rates:
+            return
+        now = self._now()
+        for entry in entries:
+            if not entry.attempts:
+                self.rates.give_back(_load(entry), now)
+        self._let_go(now, everybody=True)
 
     def look(self, *, again: bool = False) -> None:
         """Let those go on whose time has come; `again`: all may ask anew, as the clock was set back."""
@@ -90,3 +99,8 @@ class Throttle:
         lists = (self._members[name] for name in self._over["list"])
         for entry in self._window.limit(frozenset(self._over["user"]).union(*lists)):
             self._preemption.withdraw(entry)
+
+
+def _load(entry: Entry) -> Load:
+    envelope = entry.message.envelope
+    return Load(entry.user, envelope.list, entry.destination, len(entry.numbers), envelope.size)
