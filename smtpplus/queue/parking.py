@@ -1,20 +1,17 @@
 """What waits outside memory: eight octets for each message, while its row stays in the database.
 
 The queue in memory is a window. A destination has only so many entries loaded; of the others only the message ids are kept: by
-destination, level and user in the order of acceptance (ids only grow), whenever and however often they come here, and of what is not
-yet due by the quarter of a second in which it will be. A million queued messages are some 10 MB of ids. Taking from a destination goes
-round its users, so that the window is as fair as the order it feeds; a user may be shut, and then nothing of that user's is taken. An
-id stands for the recipients of one message at one destination.
+destination, level and user in the order of acceptance (ids only grow), whenever and however often they come here. A million queued
+messages are some 10 MB of ids. Taking from a destination goes round its users, so that the window is as fair as the order it feeds; a
+user may be shut, and then nothing of that user's is taken. An id stands for the recipients of one message at one destination.
 """
 
 from __future__ import annotations
 
-import heapq
 from array import array
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Collection, Sequence, Set
-from math import ceil
 from operator import lt
 
 Window = tuple[str, int]  # destination and level
@@ -246,41 +243,3 @@ class Parking:
         for (_, level), lines in self._lines.items():
             depth[level] = depth.get(level, 0) + lines.total()
         return depth
-
-
-class Calendar:
-    """Ids by the quarter of a second in which they are due. Times are seconds since the epoch."""
-
-    def __init__(self) -> None:
-        self._quarters: list[int] = []  # a heap
-        self._due: dict[int, array[int]] = {}
-        self.count = 0
-
-    def add(self, due: float, number: int) -> None:
-        """`number` is due at `due`, never sooner."""
-        quarter = ceil(due * 4)
-        ids = self._due.get(quarter)
-        if ids is None:
-            ids = self._due[quarter] = array("q")
-            heapq.heappush(self._quarters, quarter)
-        ids.append(number)
-        self.count += 1
-
-    def take(self, now: float, most: int) -> list[int]:
-        """Up to `most` ids that are due at `now`, those due first in front."""
-        taken: list[int] = []
-        while self._quarters and self._quarters[0] <= now * 4 and len(taken) < most:
-            ids = self._due[self._quarters[0]]
-            room = most - len(taken)
-            if len(ids) > room:
-                taken += ids[:room]
-                del ids[:room]
-            else:
-                taken += ids
-                del self._due[heapq.heappop(self._quarters)]
-        self.count -= len(taken)
-        return taken
-
-    def next(self) -> float | None:
-        """When the next id is due."""
-        return self._quarters[0] / 4 if self._quarters else None

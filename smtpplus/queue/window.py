@@ -18,10 +18,11 @@ from twisted.internet.interfaces import IReactorTime
 
 from smtpplus.mail.envelope import Content, Envelope
 from smtpplus.queue.aside import Aside
+from smtpplus.queue.calendar import Calendar
 from smtpplus.queue.entry import Entry, Message
 from smtpplus.queue.gathering import Gathering
 from smtpplus.queue.inside import Inside
-from smtpplus.queue.parking import Calendar, Parking
+from smtpplus.queue.parking import Parking
 from smtpplus.queue.reading import ANY, Reading
 from smtpplus.queue.ready import Ready
 from smtpplus.queue.rows import Pending
@@ -187,6 +188,7 @@ class Window:
     def forget(self, numbers: Collection[int]) -> tuple[list[Entry], list[Entry]]:
         """These messages have changed in the database: let go of their entries that wait, and read them again, in their order. Returns
         those that waited and those that run."""
+        self.calendar.forget(numbers)
         found = self._inside.of(numbers)
         waiting, running = [entry for entry in found if entry.place], [entry for entry in found if not entry.place]
         self._let_go(waiting)

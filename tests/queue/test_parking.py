@@ -1,11 +1,11 @@
-"""What waits outside memory: in order, fair between users, and by the second."""
+"""What waits outside memory: in order, and fair between users."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpplus.queue.parking import Calendar, Parking
+from smtpplus.queue.parking import Parking
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 5)), max_size=80), st.integers(1, 9))
@@ -103,23 +103,6 @@ def test_users_are_shut_and_opened() -> None:
     assert (parking.count, parking.held, parking.shut) == (5, 0, set())
     assert parking.take("d", 3, 9) == [0, 5]
     assert parking.take("e", 3, 9) == [1, 4]
-
-
-@given(st.lists(st.floats(0, 100), max_size=60), st.integers(1, 7))
-def test_nothing_is_early_and_nothing_is_forgotten(dues: list[float], most: int) -> None:
-    """A30: an id comes at its second or up to a second later, never before, however few are taken at a time."""
-    calendar = Calendar()
-    for number, due in enumerate(dues):
-        calendar.add(due, number)
-    taken: list[int] = []
-    for second in range(102):
-        while part := calendar.take(float(second), most):
-            assert len(part) <= most
-            taken += part
-            assert all(second - 1 < dues[number] <= second for number in part)
-    assert sorted(taken) == list(range(len(dues)))
-    assert calendar.next() is None
-    assert calendar.count == 0
 
 
 @given(
