@@ -266,7 +266,7 @@ def _mail_log(configuration: Configuration) -> MailLog | None:
     if not configuration.log.mail:
         return None
     path = None if configuration.log.mail == "-" else Path(configuration.state_directory, configuration.log.mail)
-    return MailLog(path, configuration.log.format, reactor)
+    return MailLog(path, configuration.log.format, reactor, time.time)
 
 
 def _http_server(configuration: Configuration, database: Database, events: Events, measured: dict[str, Page]) -> HTTPServer | None:

@@ -245,17 +245,7 @@ class Opening:
     # --- the session --------------------------------------------------------------------------------------------------------------
 
     def _terms(self, target: Target) -> Terms | Fault:
-        hop = self._hop
-        credentials = None
-        if hop.username:
-            try:
-                password = Path(hop.password_file).read_text("utf-8").strip("\r\n")
-            except (OSError, UnicodeError) as error:
-                return Fault(reasons.PEER_LOGIN_FAILED, f"password_file cannot be read: {type(error).__name__}")
-            credentials = Credentials(hop.username, password)
-        loopback = target.address == "::1" or target.address.startswith("127.")
-        tls = "none" if target == self._plain else self._tls
-        return Terms(self.dialer.manner.hostname, tls, hop.way is Way.SMTPS, credentials, loopback)
+        return terms(self._hop, "none" if target == self._plain else self._tls, target.address, self.dialer.manner.hostname)
 
     def _opened(self, connection: Connection, fault: Fault | None) -> None:
         target = self._target
@@ -307,6 +297,19 @@ class Opening:
         self._connection = None if isinstance(result, Connection) else self._connection
         self.dialer.closed(self)
         self._settled(result, self._peer)
+
+
+def terms(hop: Hop, tls: str, address: str, hostname: str) -> Terms | Fault:
+    """What a session with `hop` at `address` is to be like; a fault if the password cannot be read."""
+    credentials = None
+    if hop.username:
+        try:
+            password = Path(hop.password_file).read_text("utf-8").strip("\r\n")
+        except (OSError, UnicodeError) as error:
+            return Fault(reasons.PEER_LOGIN_FAILED, f"password_file cannot be read: {type(error).__name__}")
+        credentials = Credentials(hop.username, password)
+    loopback = address == "::1" or address.startswith("127.")
+    return Terms(hostname, tls, hop.way is Way.SMTPS, credentials, loopback)
 
 
 def _is_final(fault: Fault) -> bool:

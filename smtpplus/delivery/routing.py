@@ -91,6 +91,10 @@ class Router:
         route = self._routes[found[0]]
         return Hop(destination, Way.MX, destination, self._mx_port, tls=route.tls, source=route.source)
 
+    def smarthosts(self) -> list[Hop]:
+        """The hosts that routes name."""
+        return [hop for hop in self._hops.values() if hop.way in (Way.SMTP, Way.SMTPS)]
+
     def _add(self, place: int, route: RouteLike) -> None:
         key = ""
         if route.via != "mx":

@@ -33,10 +33,11 @@ class MailLog:
 
     _log = Logger()
 
-    def __init__(self, path: Path | None, format: str, clock: IReactorTime) -> None:
+    def __init__(self, path: Path | None, format: str, clock: IReactorTime, now: Callable[[], float]) -> None:
         self._path = path
         self._line = _json if format == "json" else _text
         self._clock = clock
+        self._now = now  # seconds since the epoch; the clock's are not
         self._lines: list[bytes] = []
         self._waiting: IDelayedCall | None = None
         self._file = -1
@@ -59,7 +60,7 @@ class MailLog:
             return
         octets, self._lines = b"".join(self._lines), []
         if self._lost:
-            notice = self._line(Fault(self._clock.seconds(), f"the mail log could not be written; lines lost: {self._lost}"))
+            notice = self._line(Fault(self._now(), f"the mail log could not be written; lines lost: {self._lost}"))
             if self._rest(b"\n" + notice if self._cut else notice):
                 self._lost += octets.count(b"\n")
                 return

@@ -29,14 +29,26 @@ _MOST = 200  # ports tried
 @click.option("--ports", metavar="LIST", default=USUAL, show_default=True, help="With HOST: the ports to try.")
 @click.option("--patience", type=click.FloatRange(0.1, 60), default=5.0, show_default=True, help="With HOST: seconds for each step.")
 @click.option("--domain", "domains", multiple=True, help="On the server: look at this sender domain alone. May be repeated.")
+@click.option("--offline", is_flag=True, help="On the server: ask no name server, and open no session to a next hop.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.pass_obj
-def doctor(operation: Operation, /, *, host: str | None, ports: str, patience: float, domains: tuple[str, ...], as_json: bool) -> None:
-    """Examine HOST from a mail client's machine: open ports, encryption, login. Without HOST: examine this server."""
+def doctor(
+    operation: Operation,
+    /,
+    *,
+    host: str | None,
+    ports: str,
+    patience: float,
+    domains: tuple[str, ...],
+    offline: bool,
+    as_json: bool,
+) -> None:
+    """Examine HOST from a mail client's machine: open ports, encryption, login. Without HOST: examine this server, and the smarthosts it
+    logs in at."""
     if host is not None:
         _client(operation, host, ports, patience, as_json)
     else:
-        _server(operation, tuple(map(_domain, domains)), as_json)
+        _server(operation, tuple(map(_domain, domains)), as_json, offline=offline)
 
 
 def _domain(text: str) -> str:
@@ -124,10 +136,10 @@ def _advice(found: list[Port], chosen: Port | None, host: str, served: str) -> I
         yield f"{served}. What never reaches the server raises no alert there."
 
 
-def _server(operation: Operation, domains: tuple[str, ...], as_json: bool) -> None:
+def _server(operation: Operation, domains: tuple[str, ...], as_json: bool, *, offline: bool) -> None:
     import msgspec
 
-    findings = list(_findings(operation, domains))
+    findings = list(_findings(operation, domains, offline=offline))
     bad = [each for each in findings if each.good is False]
     if as_json:
         print_json({"good": not bad, "findings": [msgspec.to_builtins(each) for each in findings]})
@@ -139,9 +151,9 @@ def _server(operation: Operation, domains: tuple[str, ...], as_json: bool) -> No
         raise click.exceptions.Exit(1)
 
 
-def _findings(operation: Operation, domains: tuple[str, ...]) -> Iterator[Finding]:
-    from smtpplus.operation import domains as names
+def _findings(operation: Operation, domains: tuple[str, ...], *, offline: bool) -> Iterator[Finding]:
     from smtpplus.operation import health
+    from smtpplus.operation.domains import sender_domains
 
     try:
         configuration = operation.configuration
@@ -150,7 +162,8 @@ def _findings(operation: Operation, domains: tuple[str, ...]) -> Iterator[Findin
             yield health.Finding("configuration", False, sentence.rstrip("."), "correct the file; smtpplus config check looks again")
         return
     yield health.Finding("configuration", True, "it can be read")
-    asked, keys, process = list(domains), (), 0
+    asked: list[str] = []
+    keys, process = (), 0
     try:
         with operation.transaction(reading=True) as connection:
             yield health.Finding("database", True, "it can be used")
@@ -158,7 +171,7 @@ def _findings(operation: Operation, domains: tuple[str, ...]) -> Iterator[Findin
             yield from _looked("alerts", lambda: health.alerts(connection, time.time()))
             yield from _looked("trusted networks", lambda: health.trusted(configuration, connection))
             yield from _looked("route", lambda: health.routes(configuration, connection, operation.router.destination))
-            asked = asked or names.sender_domains(connection)
+            asked = sender_domains(connection)
             keys = _keys(connection)
             process = health.running(connection)
     except NoDatabase as fault:
@@ -174,8 +187,19 @@ def _findings(operation: Operation, domains: tuple[str, ...]) -> Iterator[Findin
     yield from _looked("disk", lambda: health.disk(configuration))
     yield from _looked("clock", health.clock)
     yield from _looked("file descriptors", lambda: health.descriptors(configuration, process))
+    yield from _looked("mail log", lambda: health.mail_log(configuration, process))
+    if not offline:
+        yield from _elsewhere(operation, list(domains) or asked, keys)
+
+
+def _elsewhere(operation: Operation, asked: list[str], keys: Any) -> Iterator[Finding]:
+    """What others are asked for: next hops and name servers."""
+    from smtpplus.operation import domains, health, smarthosts
+
+    configuration = operation.configuration
+    yield from _looked("smarthost", lambda: smarthosts.sessions(operation.router, configuration))
     yield from _looked("host name", lambda: health.own_name(configuration))
-    yield from names.look(asked, keys, configuration.dns.servers, configuration.hostname)
+    yield from domains.look(asked, keys, configuration.dns.servers, configuration.hostname)
 
 
 def _keys(connection: Any) -> Any:

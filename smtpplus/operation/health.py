@@ -229,6 +229,34 @@ def disk(configuration: Configuration) -> Iterator[Finding]:
     yield Finding("disk", good, text, "" if good else remedy)
 
 
+def mail_log(configuration: Configuration, process: int) -> Iterator[Finding]:
+    """Whether the daemon, `process`, can write the mail log; while it does not run, whether who asks can."""
+    if configuration.log.mail in ("", "-"):
+        yield Finding("mail log", None, "it goes to standard output" if configuration.log.mail else "there is none", "")
+        return
+    path = configuration.state_directory / configuration.log.mail
+    who = f"the daemon, process {process}," if process else "who runs this"
+    remedy = "let the daemon's user write it, or name another file with [log] mail; what is not written is lost"
+    if path.is_dir():
+        yield Finding("mail log", False, f"{path} is a directory", remedy)
+        return
+    place = path if path.exists() else path.parent
+    good = _may_write(place, process) and not os.statvfs(place).f_flag & os.ST_RDONLY
+    yield Finding("mail log", good, f"{path} can{'' if good else 'not'} be written by {who}".rstrip(","), "" if good else remedy)
+
+
+def _may_write(place: Path, process: int) -> bool:
+    """Whether `process` may write a file, or make one in a directory; 0: this one."""
+    needed = 0o3 if place.is_dir() else 0o2
+    if not process:
+        return os.access(place, needed)
+    said = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+    user, groups = int(said["Uid"].split()[1]), {int(group) for group in (*said["Gid"].split(), *said["Groups"].split())}
+    found = place.stat()
+    bits = found.st_mode >> (6 if found.st_uid == user else 3 if found.st_gid in groups else 0)
+    return user == 0 or bits & needed == needed
+
+
 def clock() -> Iterator[Finding]:
     """Whether something keeps the clock right: dates, schedules and signatures depend on it."""
     try:

@@ -12,13 +12,14 @@ from twisted.internet.task import Clock
 from smtpplus.events import Connected, Delivered, Started
 from smtpplus.observation.maillog import EVERY, MailLog
 
+NOW = 1_800_000_000.0
 DELIVERED = Delivered(1.5, "0ABC", "b@example.net", "example.net", "mx[192.0.2.1]:25", '250 2.0.0 "ok" now\u2665', 1, 0.25)
 
 
 def test_text_names_the_event_and_quotes_what_has_blanks(tmp_path: Path) -> None:
     """C9: a line has the time in UTC, the event and its fields; a text with blanks or quotes is quoted."""
     clock = Clock()
-    log = MailLog(tmp_path / "mail.log", "text", clock)
+    log = MailLog(tmp_path / "mail.log", "text", clock, lambda: NOW)
     log(DELIVERED)
     log(Started(2.0, "0ABC", "example.net", ("b@example.net", "c@example.net"), 1, 3))
     clock.advance(EVERY)
@@ -32,7 +33,7 @@ def test_text_names_the_event_and_quotes_what_has_blanks(tmp_path: Path) -> None
 
 def test_json_is_one_object_per_line(tmp_path: Path) -> None:
     """C9: in JSON each line is an object whose `event` is the event's name."""
-    log = MailLog(tmp_path / "mail.log", "json", Clock())
+    log = MailLog(tmp_path / "mail.log", "json", Clock(), lambda: NOW)
     log(DELIVERED)
     log(Connected(2.0, "s1", "192.0.2.1:4711", 25))
     log.close()
@@ -44,7 +45,7 @@ def test_json_is_one_object_per_line(tmp_path: Path) -> None:
 def test_no_text_from_outside_breaks_a_line(tmp_path: Path) -> None:
     """C9: a line end, a NUL or a lone surrogate in a field stays inside its line."""
     clock = Clock()
-    log = MailLog(tmp_path / "mail.log", "text", clock)
+    log = MailLog(tmp_path / "mail.log", "text", clock, lambda: NOW)
     log(Connected(1.0, "s", "a\nb\x00\udc80", 25))
     log.close()
     lines = (tmp_path / "mail.log").read_text().split("\n")
@@ -55,7 +56,7 @@ def test_no_text_from_outside_breaks_a_line(tmp_path: Path) -> None:
 def test_nothing_is_written_before_its_time_and_all_at_once(tmp_path: Path) -> None:
     """Events are gathered: nothing is written until the interval is over."""
     clock = Clock()
-    log = MailLog(tmp_path / "mail.log", "text", clock)
+    log = MailLog(tmp_path / "mail.log", "text", clock, lambda: NOW)
     for _ in range(3):
         log(DELIVERED)
     assert not (tmp_path / "mail.log").exists()
@@ -66,7 +67,7 @@ def test_nothing_is_written_before_its_time_and_all_at_once(tmp_path: Path) -> N
 
 def test_a_renamed_file_is_opened_anew(tmp_path: Path) -> None:
     """After logrotate renames the file, later lines go to a new one."""
-    log = MailLog(tmp_path / "mail.log", "text", Clock())
+    log = MailLog(tmp_path / "mail.log", "text", Clock(), lambda: NOW)
     log(DELIVERED)
     log.flush()
     (tmp_path / "mail.log").rename(tmp_path / "mail.log.1")
@@ -77,7 +78,7 @@ def test_a_renamed_file_is_opened_anew(tmp_path: Path) -> None:
 
 def test_a_log_that_cannot_be_written_raises_nothing(tmp_path: Path) -> None:
     """A mail log in a missing directory does not disturb the mail, and is used as soon as it can be."""
-    log = MailLog(tmp_path / "missing" / "mail.log", "text", Clock())
+    log = MailLog(tmp_path / "missing" / "mail.log", "text", Clock(), lambda: NOW)
     log(DELIVERED)
     log.flush()
     (tmp_path / "missing").mkdir()
@@ -90,7 +91,7 @@ def test_a_log_that_cannot_be_written_raises_nothing(tmp_path: Path) -> None:
 def test_a_log_cut_in_half_goes_on_with_a_fresh_line(tmp_path: Path) -> None:
     """C9: where the file system takes half a line and no more, what follows begins on a line of its own, with the number of those lost."""
     clock = Clock()
-    log = MailLog(tmp_path / "mail.log", "json", clock)
+    log = MailLog(tmp_path / "mail.log", "json", clock, lambda: NOW)
     before, soft = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
     log(DELIVERED)
     log.flush()
@@ -107,5 +108,6 @@ def test_a_log_cut_in_half_goes_on_with_a_fresh_line(tmp_path: Path) -> None:
     log(DELIVERED)
     log.close()
     first, half, notice, last = (tmp_path / "mail.log").read_text().splitlines()
+    assert json.loads(notice)["at"] == NOW
     assert (len(half), json.loads(notice)["what"]) == (20, "the mail log could not be written; lines lost: 4")
     assert first == last
