@@ -32,6 +32,7 @@ from smtpplus.mail import reasons
 from smtpplus.mail.disposition import Request
 from smtpplus.mail.envelope import Content
 from smtpplus.mail.reply import Reply
+from smtpplus.right_of_way import Favour
 
 VERIFIED = " verified"  # behind a destination: sessions for mail that requires TLS, which are verified whatever the route says
 STOP_PATIENCE = 10.0  # seconds that `stop` waits for a peer
@@ -53,14 +54,16 @@ class Delivery:
         own: Collection[tuple[str, int]] = (),
         trust: Certificate | None = None,
         signer: Signer | None = None,
+        favour: Favour | None = None,
     ) -> None:
         """`reactor` is the time, TCP and UDP of Twisted; `threads` write Maildirs; `own` are the (address, port) that we listen on, looked
-        at when a connection is opened; `trust` is the authority that tls = "verify" believes, None for the platform's; `signer` signs."""
+        at when a connection is opened; `trust` is the authority that tls = "verify" believes, None for the platform's; `signer` signs;
+        `favour` is that of right_of_way, for urgent mail."""
         settings = configuration.delivery
         manner = Manner(configuration.hostname, settings.tls, own, settings.connections, settings.messages_per_connection)
         self.router = Router(configuration.route, mx_port=settings.mx_port)
         self.resolver = Resolver(reactor=reactor, servers=configuration.dns.servers, random=random)
-        self._dialer = Dialer(reactor=reactor, resolver=self.resolver, contexts=Contexts(trust), manner=manner)
+        self._dialer = Dialer(reactor=reactor, resolver=self.resolver, contexts=Contexts(trust), manner=manner, favour=favour)
         self._maildir = MaildirWriter(reactor=reactor, threads=threads, hostname=configuration.hostname)
         self._signer = signer
         self._reactor = reactor

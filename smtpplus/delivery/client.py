@@ -32,6 +32,7 @@ from smtpplus.delivery.terms import Step
 from smtpplus.delivery.transaction import Transaction
 from smtpplus.delivery.transfer import NOTHING, Transfer
 from smtpplus.mail import reasons
+from smtpplus.right_of_way import Favour
 from smtpplus.wire import send
 
 UNSENT = 131_072  # octets the kernel may hold that are not on the wire yet (TCP_NOTSENT_LOWAT)
@@ -67,6 +68,7 @@ class Connection(TwistedProtocol):
         opened: Opened,
         most: int,
         spare: bool = False,
+        favour: Favour | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.peer = peer
@@ -79,6 +81,7 @@ class Connection(TwistedProtocol):
         self._keeper = keeper
         self._opened = opened
         self._most = most  # transactions
+        self._favour = favour  # see right_of_way
         self._spare = spare  # there are other hosts for the same mail
         self._count = 0  # transactions begun
         self._handshaking = False
@@ -137,6 +140,8 @@ class Connection(TwistedProtocol):
         self.phase = Phase.BUSY
         self._count += 1
         self.transaction.begin(transfer)
+        if transfer.request.urgent and self._favour is not None and self._tcp is not None:
+            self._favour(self._tcp, lambda: self.transaction.transfer is transfer)
 
     def quit(self) -> None:
         """End an idle session politely."""

@@ -19,6 +19,7 @@ from smtpplus.delivery.keeper import Keeper
 from smtpplus.delivery.opening import Opening, Settled
 from smtpplus.delivery.resolver import Resolver
 from smtpplus.delivery.routing import Hop
+from smtpplus.right_of_way import Favour
 
 SWEEP = 5.0  # seconds between two looks at the deadlines
 BEHIND = 300.0  # seconds for which a host that took a session and no mail comes after the others, ours
@@ -39,11 +40,12 @@ class Manner(msgspec.Struct, frozen=True):
 class Dialer:
     """Opens sessions and watches over them."""
 
-    def __init__(self, *, reactor: Any, resolver: Resolver, contexts: Contexts, manner: Manner) -> None:
+    def __init__(self, *, reactor: Any, resolver: Resolver, contexts: Contexts, manner: Manner, favour: Favour | None = None) -> None:
         self.reactor = reactor  # IReactorTCP and IReactorTime
         self.resolver = resolver
         self.contexts = contexts
         self.manner = manner
+        self.favour = favour
         self.live: set[Connection] = set()
         self.idle: dict[Connection, None] = {}  # in the order in which they became so
         self.openings: set[Opening] = set()

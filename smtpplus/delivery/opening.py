@@ -214,6 +214,7 @@ class Opening:
             keeper=self._keeper,
             opened=self._opened,
             most=self.dialer.manner.messages,
+            favour=self.dialer.favour,
             spare=any(each.host != target.host for each in self._targets),
         )
         self.dialer.add(self._connection)

@@ -23,6 +23,7 @@ class Request(msgspec.Struct, frozen=True):
     destination: str  # see Router.destination: a domain for MX, else the route's `via`
     content: Content
     attempt: int  # 1 for the first
+    urgent: bool = False  # it stops others
 
 
 class Disposition(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -19,7 +20,7 @@ from smtpplus.queue.outbox import Outbox
 from smtpplus.queue.preemption import Preemption
 from smtpplus.queue.rates import DAY, MINUTE, Rates, Terms, Unit, limits
 from smtpplus.queue.ready import Ready
-from smtpplus.queue.scheduler import Scheduler
+from smtpplus.queue.scheduler import Promptly, Scheduler
 from smtpplus.queue.settlement import Settlement
 from smtpplus.queue.spool import Spool
 from smtpplus.queue.standing import Counts, Report
@@ -77,10 +78,12 @@ def assemble(
     events: Events,
     allowances: Callable[[Connection], Allowances] | None = None,
     counts: Mapping[str, Counts] | None = None,
+    promptly: Promptly | None = None,
 ) -> Queue:
     """A queue over `database` that sends by `agent`. `destination` says for a domain what groups it; `process` goes into ids.
 
-    Without `allowances` the limits are those of the configuration. `counts` are kept over restarts, by name.
+    Without `allowances` the limits are those of the configuration. `counts` are kept over restarts, by name. `promptly` is that of
+    right_of_way; without it urgent mail takes its turn.
     """
     levels = frozenset(configuration.priority.preempting_levels)
     delivery, settings = configuration.delivery, configuration.queue
@@ -102,6 +105,7 @@ def assemble(
         schedule=settings.retry,
         connections=delivery.connections,
         reserved=delivery.reserved_for_preempting,
+        promptly=promptly or partial(clock.callLater, 0),
         clock=clock,
         now=now,
         events=events,

@@ -138,7 +138,8 @@ class Attempts:
                 entry.over = False
                 self._over(entry, [Disposition(recipient, late.reply(), "", late.code) for recipient in entry.recipients])
                 continue
-            request = Request(envelope, entry.recipients, entry.destination, entry.message.content, entry.attempts)
+            urgent = self._preemption.preempts(entry.level)
+            request = Request(envelope, entry.recipients, entry.destination, entry.message.content, entry.attempts, urgent)
             addresses = tuple(recipient.address for recipient in entry.recipients)
             self._events.state(Started(self._now(), entry.message.name, entry.destination, addresses, entry.attempts, entry.level))
             entry.over = False

@@ -37,6 +37,8 @@ SPARE = 10  # one slot of so many is for destinations that have none
 REST = 5.0  # seconds for which nothing starts when the database takes no record of it
 LOOK = 0.25  # seconds: the clock on the wall is looked at this often, as it may be set
 
+Promptly = Callable[..., object]  # makes a call when whoever waits for a commit was told, before other mail has its turn
+
 
 class Scheduler:
     """Decides which entry starts when. All times but the clock's are seconds since the epoch."""
@@ -55,6 +57,7 @@ class Scheduler:
         schedule: Sequence[float],
         connections: int,
         reserved: int,
+        promptly: Promptly,
         clock: IReactorTime,
         now: Callable[[], float],
         events: Events,
@@ -67,6 +70,7 @@ class Scheduler:
         self._settlement = settlement
         self._connections = connections
         self._reserved = reserved
+        self._promptly = promptly
         self._clock = clock
         self._now = now
         self._pumping: IDelayedCall | None = None
@@ -133,7 +137,7 @@ class Scheduler:
             self._window.accept(envelope, content)
         else:
             self._preemption.renew(entry)
-            self._clock.callLater(0, self._set_off, entry)
+            self._promptly(self._set_off, entry)
 
     def _set_off(self, entry: Entry) -> None:
         """The commit of `entry`, which had a slot before, is over: what has come in the meantime is asked once more."""

@@ -43,8 +43,8 @@ class Spool:
     def accept(self, envelope: Envelope, content: bytes) -> Deferred[None]:
         """Keep a whole message. Fires after the fsync; fails if it could not be written, and then nothing of it is kept."""
         stored = self._stored(envelope, content)
-        steps = self.steps(envelope, content, self.arrivals.expect(envelope, stored))
-        return self._database.run(steps).addCallbacks(
+        begun = self.arrivals.expect(envelope, stored)
+        return self._database.run(self.steps(envelope, content, begun), urgent=begun > 0).addCallbacks(
             self._accepted, self._lost, callbackArgs=(envelope, stored), errbackArgs=(envelope, stored)
         )
 

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
+from smtpplus.right_of_way import NoRightOfWay, RightOfWay
 from smtpplus.storage.engine import content_directory, create_engine
 from smtpplus.storage.files import ContentFiles
 from smtpplus.storage.writer import Steps, Writer
@@ -25,11 +26,12 @@ READERS = 2  # threads; SQLite's readers do not wait for its writer
 class Database:
     """An open database. `start` it on the reactor's thread, `stop` it last of all."""
 
-    def __init__(self, url: str, reactor: Any) -> None:
+    def __init__(self, url: str, reactor: Any, road: RightOfWay | None = None) -> None:
         self._engine = create_engine(url)
         self._reactor = reactor
         self._readers = ThreadPool(0, READERS, name="smtpplus-reader")
-        self.writer = Writer(self._engine, reactor)
+        self._road = road or NoRightOfWay(reactor)
+        self.writer = Writer(self._engine, reactor, self._road)
         directory = content_directory(url)
         self.files = None if directory is None else ContentFiles(directory, reactor)  # None: machines share the database, not files
 
@@ -51,9 +53,9 @@ class Database:
 
         return self.writer.stop().addCallback(close)
 
-    def run(self, steps: Steps, *, durable: bool = True) -> Deferred[Any]:
+    def run(self, steps: Steps, *, durable: bool = True, urgent: bool = False) -> Deferred[Any]:
         """Write rows by prepared statements (storage.schema) in the next group commit; see Writer.add."""
-        return self.writer.add(steps, durable=durable)
+        return self.writer.add(steps, durable=durable, urgent=urgent)
 
     def write(self, work: Callable[[sqlalchemy.Connection], T]) -> Deferred[T]:
         """Call `work` in the writer's thread inside the next group commit; it may be called twice if another unit fails."""
@@ -63,6 +65,7 @@ class Database:
         """Call `query` in a reader's thread, in a transaction of its own that sees only what is committed."""
 
         def call() -> T:
+            self._road.wait()
             with self._engine.connect().execution_options(reading=True) as connection:
                 return query(connection)
 

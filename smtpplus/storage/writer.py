@@ -4,7 +4,8 @@ Units of work arrive from the reactor. The writer takes all that wait, runs thei
 one go, in the order of their ranks), then the callables, and commits once: one fsync, however many messages. If anything
 fails, the batch is rolled back and each unit runs in a transaction of its own, so that a bad one harms nobody else; a callable that
 raises Declined is undone alone, and the others are committed with the batch. There
-is one call back into the reactor for each batch; Deferreds fire in the order of their units.
+is one call back into the reactor for each batch; Deferreds fire in the order of their units, but those of urgent ones first. What these
+bring about has the right of way: until it is done the next commit does not begin.
 
 Units that were handed in and not committed are lost with the process; that is why nobody is told 250 before its Deferred fires.
 """
@@ -24,6 +25,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from smtpplus.right_of_way import NoRightOfWay, RightOfWay
 from smtpplus.storage.statement import Declined, Row, Statement
 
 Steps = Sequence[tuple[Statement, Row]]
@@ -39,10 +41,11 @@ class DatabaseClosed(Exception):
 class Unit:
     """Statements with their rows, or one callable; all of it is committed or none."""
 
-    __slots__ = ("declined", "done", "durable", "result", "steps", "work")
+    __slots__ = ("declined", "done", "durable", "result", "steps", "urgent", "work")
 
-    def __init__(self, steps: Steps, work: Work | None, done: Deferred[Any], durable: bool) -> None:
+    def __init__(self, steps: Steps, work: Work | None, done: Deferred[Any], *, durable: bool, urgent: bool) -> None:
         self.durable = durable
+        self.urgent = urgent
         self.steps = steps
         self.work = work
         self.done = done
@@ -55,9 +58,10 @@ class Writer:
 
     _log = Logger()
 
-    def __init__(self, engine: sqlalchemy.Engine, reactor: Any) -> None:
+    def __init__(self, engine: sqlalchemy.Engine, reactor: Any, road: RightOfWay | None = None) -> None:
         self._engine = engine
         self._reactor = reactor
+        self._road = road or NoRightOfWay(reactor)
         self._gathered: list[Unit] = []
         self._results: deque[tuple[Unit, Failure | None]] = deque()  # of commits; who handed them in is to be told
         self._inbox: queue.SimpleQueue[list[Unit] | None] = queue.SimpleQueue()
@@ -84,10 +88,11 @@ class Writer:
         self._inbox.put(None)
         return ended
 
-    def add(self, steps: Steps, work: Work | None = None, *, durable: bool = True) -> Deferred[Any]:
+    def add(self, steps: Steps, work: Work | None = None, *, durable: bool = True, urgent: bool = False) -> Deferred[Any]:
         """Hand in one unit. Its Deferred fires after the commit, with what `work` returned; it fails if the unit could not be written.
 
-        One that is not `durable` may be lost in a crash until the next durable one is committed.
+        One that is not `durable` may be lost in a crash until the next durable one is committed. Of an `urgent` one
+        is told first, and what that brings about at once is done before others are told.
         """
         done: Deferred[Any] = Deferred()
         if self._closed:
@@ -96,7 +101,7 @@ class Writer:
         # One wake-up of the thread for all units of a turn of the reactor: fewer, larger commits, fewer fights for the lock.
         if not self._gathered:
             self._reactor.callLater(0, self._flush)
-        self._gathered.append(Unit(steps, work, done, durable))
+        self._gathered.append(Unit(steps, work, done, durable=durable, urgent=urgent))
         return done
 
     def _flush(self) -> None:
@@ -107,8 +112,10 @@ class Writer:
     def _tell(self, results: Sequence[tuple[Unit, Failure | None]]) -> None:
         """Units are committed, or have failed; none at all: the thread has ended."""
         waiting = bool(self._results)
-        self._results += results
         self._finished = self._finished or not results
+        urgent = [pair for pair in results if pair[0].urgent]
+        self._results.extendleft(reversed(urgent))
+        self._results += [pair for pair in results if not pair[0].urgent] if urgent else results
         if not waiting:
             self._fire()
 
@@ -120,6 +127,8 @@ class Writer:
                 unit.done.callback(unit.result)
             else:
                 unit.done.errback(failure)
+            if unit.urgent:
+                self._road.attend()
         if self._results:
             self._reactor.callLater(0, self._fire)
         elif self._finished:
@@ -131,6 +140,7 @@ class Writer:
         open_ = True
         while open_:
             taken = self._inbox.get()
+            self._road.wait()
             batch: list[Unit] = []
             while True:
                 if taken is None:
@@ -144,7 +154,10 @@ class Writer:
                 except queue.Empty:
                     break
             if batch:
-                self._reactor.callFromThread(self._tell, self._write(batch))
+                results = self._write(batch)
+                if any(unit.urgent for unit in batch):
+                    self._road.hush()
+                self._reactor.callFromThread(self._tell, results)
         self._connection.close()
         self._reactor.callFromThread(self._tell, [])
 

@@ -32,7 +32,7 @@ class InlineDatabase:
         self.broken = False
         self._waiting: list[tuple[Deferred[Any], Callable[[], Any], bool]] = []
 
-    def run(self, steps: Steps) -> Deferred[Any]:
+    def run(self, steps: Steps, *, urgent: bool = False) -> Deferred[Any]:
         def work() -> None:
             for statement, row in sorted(steps, key=lambda step: step[0].rank):
                 statement.run(self.connection, [row])

@@ -61,6 +61,7 @@ def test_urgent_message_stops_running_transfers_and_they_go_on(tmp_path: Path) -
     assert not [subject(each) for each in bulk if urgent.begun < each.begun < urgent.ended]
     assert sorted(map(subject, taken)) == sorted(["urgent", *(f"bulk-{number}" for number in range(BULK))])
     assert all(sender.is_whole(each.content) for each in taken)
+    assert "reactor class: smtpplus.reactor.Reactor" in daemon.log()  # within the process it has the right of way
 
 
 def test_crash_while_bulk_is_stopped_loses_and_repeats_nothing(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from twisted.internet.defer import DeferredList, inlineCallbacks
 from twisted.trial.unittest import TestCase
 
 from smtpplus.accounts.fields import AccountError
+from smtpplus.right_of_way import NoRightOfWay
 from smtpplus.storage import schema, writes
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
@@ -49,6 +50,24 @@ class WriterTests(TestCase):
             return connection.execute(query).fetchall()
         finally:
             connection.close()
+
+    @inlineCallbacks
+    def test_urgent_ones_are_told_first(self) -> Any:
+        """A27: of one commit the urgent units are told first, in their order, and each is attended to before the next is told."""
+        told: list[object] = []
+
+        class Road(NoRightOfWay):
+            def attend(self) -> None:
+                told.append("attended")
+
+        yield self.database.stop()
+        self.database = Database(f"sqlite:///{self.path}", reactor, Road(reactor))
+        self.database.start()
+        units = [self.database.run(message(number), urgent=number in (7, 8)) for number in range(1, 10)]
+        for number, unit in enumerate(units, 1):
+            unit.addCallback(lambda _, number: told.append(number), number)
+        yield DeferredList(units)
+        self.assertEqual(told, [7, "attended", 8, "attended", 1, 2, 3, 4, 5, 6, 9])
 
     @inlineCallbacks
     def test_committed_when_fired(self) -> Any:
