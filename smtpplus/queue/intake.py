@@ -145,7 +145,7 @@ class Intake:
         """The content is whole: only now may others wait for this message in the writer."""
         stored = StoredContent(self._shelf, envelope.id, envelope.size, -(-envelope.size // CHUNK), None)
         begun = self._arrivals.expect(envelope, stored)
-        done = self._database.run([*rows.recipients(envelope, begun), *self._place.steps(envelope)])
+        done = self._database.run([*rows.recipients(envelope, begun), *self._place.steps(envelope)], urgent=begun > 0)
         return done.addCallbacks(self._committed, self._not_committed, callbackArgs=(envelope, stored), errbackArgs=(envelope,))
 
     def _committed(self, _: Any, envelope: Envelope, stored: StoredContent) -> None:
