@@ -8,9 +8,10 @@ an entry is in memory only while it is ready or running (see window).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from smtpplus.mail.envelope import Content, Envelope, Recipient, queue_id
+from smtpplus.queue.rows import Pending
 
 RECIPIENT_COST = 1024  # octets: what one more recipient weighs among users who share a level
 
@@ -82,6 +83,27 @@ class Entry:
     def key(self) -> tuple[int, str]:
         """What tells it from all others in memory."""
         return self.message.envelope.id, self.destination
+
+
+def entries_of(message: Message, pending: Iterable[Pending], destination_of: Callable[[str], str], now: float) -> list[Entry]:
+    """The entries of a message: one for each destination of an address, and for each due time that is not over."""
+    groups: dict[tuple[str, float], list[Pending]] = {}
+    for each in pending:
+        due = each.due if each.due > now else 0.0
+        groups.setdefault((destination_of(each.recipient.address), due), []).append(each)
+    return [
+        Entry(
+            message,
+            destination,
+            tuple(member.recipient for member in members),
+            tuple(member.number for member in members),
+            alone=len(groups) == 1,
+            attempts=max(member.attempts for member in members),
+            due=due,
+            warned=any(member.warned for member in members),
+        )
+        for (destination, due), members in groups.items()
+    ]
 
 
 class EnvelopeIds:

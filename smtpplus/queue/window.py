@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from smtpplus.mail.envelope import Content, Envelope
 from smtpplus.queue.aside import Aside
 from smtpplus.queue.calendar import Calendar
-from smtpplus.queue.entry import Entry, Message
+from smtpplus.queue.entry import Entry, Message, entries_of
 from smtpplus.queue.gathering import Gathering
 from smtpplus.queue.inside import Inside
 from smtpplus.queue.parking import Parking
@@ -71,7 +71,7 @@ class Window:
             self._place(Entry(message, self.destination_of(recipients[0].address), recipients, (0,), due=envelope.release_at))
             return
         pending = [Pending(index, recipient, 0, envelope.release_at, False) for index, recipient in enumerate(recipients)]
-        for entry in self._entries((envelope, content, pending)):
+        for entry in entries_of(Message(envelope, content, len(pending)), pending, self.destination_of, self._now()):
             self._place(entry)
 
     def alone(self, envelope: Envelope, content: Content) -> Entry | None:
@@ -296,29 +296,6 @@ class Window:
         self.pick_up(missed)
         return gone
 
-    def _entries(self, stored: Stored) -> list[Entry]:
-        """The entries of a message: one for each destination, and for each due time that is not over."""
-        envelope, content, pending = stored
-        now = self._now()
-        groups: dict[tuple[str, float], list[Pending]] = {}
-        for each in pending:
-            due = each.due if each.due > now else 0.0
-            groups.setdefault((self.destination_of(each.recipient.address), due), []).append(each)
-        message = Message(envelope, content, len(pending))
-        return [
-            Entry(
-                message,
-                destination,
-                tuple(member.recipient for member in members),
-                tuple(member.number for member in members),
-                alone=len(groups) == 1,
-                attempts=max(member.attempts for member in members),
-                due=due,
-                warned=any(member.warned for member in members),
-            )
-            for (destination, due), members in groups.items()
-        ]
-
     def _came(self, found: list[tuple[Stored, str]]) -> None:
         """Messages that were asked for, each with the destination it was asked for."""
         barred: list[Entry] = []
@@ -327,18 +304,19 @@ class Window:
         self._put_back(barred)
 
     def _into(self, stored: Stored, destination: str, barred: list[Entry]) -> None:
-        entries = [entry for entry in self._entries(stored) if destination in (ANY, entry.destination)]
-        taken = [entry for entry in entries if self._takes(entry)]
+        envelope, content, pending = stored
+        found = entries_of(Message(envelope, content, len(pending)), pending, self.destination_of, self._now())
+        taken = [entry for entry in found if destination in (ANY, entry.destination) and self._takes(entry)]
         if len(taken) != 1:
-            self._spool.forget(stored[1])  # nobody wants it; or several do, and nobody would know when to let go of it
+            self._spool.forget(content)  # nobody wants it; or several do, and nobody would know when to let go of it
         for entry in taken:
             if destination != ANY and self._barred(entry):  # since it was asked for
-                self._spool.forget(stored[1])
+                self._spool.forget(content)
                 barred.append(entry)
             elif destination != ANY:
                 self._enter(entry)
             elif entry.message.envelope.id in self._reading.of((entry.destination, entry.level)):  # it will be read again
-                self._spool.forget(stored[1])
+                self._spool.forget(content)
             else:
                 self._place(entry)
 
