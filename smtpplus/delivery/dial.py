@@ -55,14 +55,20 @@ class Dialer:
         self._ended: list[Deferred[None]] = []  # those who wait for the end
         self.stopping = False
 
-    def open(self, hop: Hop, keeper: Keeper, settled: Settled) -> None:
-        """Begin an opening; `settled` hears once, later, of the connection or of the fault, with the peer that
+    def open(self, hop: Hop, keeper: Keeper, settled: Settled, level: int) -> None:
+        """Begin an opening, for mail of that level; `settled` hears once, later, of the connection or of the fault, with the peer that
         was reached last, "" if it was not."""
         if self.idle and len(self.live) >= self.manner.connections:
             next(iter(self.idle)).quit()
-        opening = Opening(self, hop, keeper, settled)
+        opening = Opening(self, hop, keeper, settled, level)
         self.openings.add(opening)
         opening.start()
+
+    def hurry(self, keeper: Keeper, level: int) -> None:
+        """Mail of that level waits for the openings of `keeper`."""
+        for opening in self.openings:
+            if opening.keeper is keeper:
+                opening.hurry(level)
 
     def add(self, connection: Connection) -> None:
         """A connection was made."""

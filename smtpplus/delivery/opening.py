@@ -78,11 +78,13 @@ class Opening:
 
     _log = Logger()
 
-    def __init__(self, dialer: Dialer, hop: Hop, keeper: Keeper, settled: Settled) -> None:
+    def __init__(self, dialer: Dialer, hop: Hop, keeper: Keeper, settled: Settled, level: int) -> None:
         self.dialer = dialer
         self._hop = hop
+        self._level = level  # of the most urgent mail that waits for the session
+        self._finding = False
         self._tls = hop.tls or dialer.manner.tls
-        self._keeper = keeper
+        self.keeper = keeper
         self._settled = settled
         self._targets: list[Target] = []  # that have not failed
         self._trying: dict[Target, IConnector] = {}  # connections on their way
@@ -96,7 +98,15 @@ class Opening:
         self._over = False
 
     def start(self) -> None:
+        self._finding = True
         self._find().addCallback(self._found).addErrback(self._stumbled)
+
+    def hurry(self, level: int) -> None:
+        """Mail of that level waits for the session."""
+        if level < self._level:
+            self._level = level
+            if self._finding:
+                self._find().addErrback(lambda _: None)  # whoever asks for urgent mail takes those along who asked before
 
     def cancel(self) -> None:
         """Give up now."""
@@ -111,9 +121,10 @@ class Opening:
         if address:
             return succeed(Targets((Target(self._hop.host, address),)))
         resolver = self.dialer.resolver
-        return resolver.mail_hosts(self._hop.host) if self._hop.way is Way.MX else resolver.addresses(self._hop.host)
+        return (resolver.mail_hosts if self._hop.way is Way.MX else resolver.addresses)(self._hop.host, self._level)
 
     def _found(self, answer: Targets | Fault) -> None:
+        self._finding = False
         if isinstance(answer, Fault):
             # The name of a smarthost is the operator's, not the sender's: its slips can be corrected while mail waits.
             wrong = self._hop.way is not Way.MX and answer.reason is not reasons.DNS_FAILED
@@ -211,7 +222,7 @@ class Opening:
             dialogue=Dialogue(terms),
             peer=self._peer,
             encryption=encryption,
-            keeper=self._keeper,
+            keeper=self.keeper,
             opened=self._opened,
             most=self.dialer.manner.messages,
             favour=self.dialer.favour,

@@ -16,6 +16,7 @@ from typing import Callable
 from smtpplus.delivery.client import Connection
 from smtpplus.delivery.dial import Dialer
 from smtpplus.delivery.fault import Fault
+from smtpplus.delivery.questions import LEAST
 from smtpplus.delivery.routing import Hop
 from smtpplus.delivery.transfer import Transfer
 from smtpplus.mail import reasons
@@ -57,9 +58,13 @@ class Pool:
         if self._full:
             self._press()
             return
+        ready = self._ready()
+        level = min(map(_level, ready), default=LEAST)
+        if self._openings and level < LEAST:
+            self._dialer.hurry(self, level)
         while self._openings < len(self._ready()):
             self._openings += 1
-            self._dialer.open(self.hop, self, self._settled)
+            self._dialer.open(self.hop, self, self._settled, level)
 
     def _settled(self, result: Connection | Fault, peer: str) -> None:
         """An opening is over."""

@@ -2,16 +2,18 @@
 
 `Names` is Twisted's resolver with its own ways to the servers: what cannot be asked fails that one question, and never hangs those
 after it; an answer counts only from whom was asked, to what was asked. Each question has a socket of its own, whose port is as hard to
-guess as its number, and none of them is told in the log. So many questions are under way at most; the others wait for their turn.
+guess as its number, and none of them is told in the log. So many questions are under way at most; the others wait for their turn, those
+for urgent mail in front.
 """
 
 from __future__ import annotations
 
+import heapq
 import socket
-from typing import Any, Sequence, cast
+from typing import Any, Callable, Coroutine, Sequence, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IAddress, IConnector, IReadDescriptor
 from twisted.internet.protocol import ClientFactory, connectionDone
@@ -24,10 +26,56 @@ from zope.interface import implementer
 AT_ONCE = 400  # questions under way, each with a file descriptor, of which a process has 1,024 at least as a rule; ours
 LARGEST = 65_535  # octets of an answer
 TCP_PATIENCE = 10.0  # seconds for a connection and the answer on it, ours
+LEAST = 5  # the level of a question of which nobody said that it is for more urgent mail
+
+Key = tuple[str, int]  # name and type that are asked for
 
 
 class Unasked(OSError):
     """No server could be asked, or none gave a whole answer."""
+
+
+class Turns:
+    """So many questions at once; of those that wait the most urgent is next, of equal ones the first that came."""
+
+    def __init__(self, most: int) -> None:
+        self._free = most
+        self._levels: dict[Key, int] = {}
+        self._waiting: list[tuple[int, int, Key, Deferred[None]]] = []  # a heap; of one question the first item counts
+        self._came = 0
+
+    def hurry(self, key: Key, level: int) -> None:
+        """What is asked under `key` is for mail of that level, from now on until `over`."""
+        if level < self._levels.get(key, LEAST):
+            self._levels[key] = level
+            for _, came, other, turn in [each for each in self._waiting if each[2] == key]:
+                heapq.heappush(self._waiting, (level, came, other, turn))
+
+    def over(self, key: Key) -> None:
+        """It is answered."""
+        self._levels.pop(key, None)
+
+    async def take(self, key: Key, question: Callable[[], Coroutine[Deferred[Any], Any, dns.Message]]) -> dns.Message:
+        """Ask when its turn has come."""
+        if not self._free:
+            turn: Deferred[None] = Deferred()
+            self._came += 1
+            heapq.heappush(self._waiting, (self._levels.get(key, LEAST), self._came, key, turn))
+            await turn
+        else:
+            self._free -= 1
+        try:
+            return await question()
+        finally:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        while self._waiting:
+            turn = heapq.heappop(self._waiting)[3]
+            if not turn.called:
+                turn.callback(None)
+                return
+        self._free += 1
 
 
 class Names(NamesResolver):
@@ -38,7 +86,7 @@ class Names(NamesResolver):
         init(resolv=resolv, servers=list(servers), timeout=timeout, reactor=reactor)
         self._rounds = timeout  # seconds to wait in each
         self.connections: list[_Stream] = []
-        self._turns = DeferredSemaphore(AT_ONCE)
+        self.turns = Turns(AT_ONCE)
 
     def stop(self) -> None:
         """Watch the system's settings no longer, and give up what is asked over TCP."""
@@ -51,10 +99,10 @@ class Names(NamesResolver):
     def queryUDP(self, queries: Sequence[dns.Query], timeout: Sequence[int] | None = None) -> Deferred[dns.Message]:
         """`timeout` are the seconds for each round over the servers."""
         rounds = timeout or self._rounds
-        return cast("Deferred[dns.Message]", self._turns.run(lambda: Deferred.fromCoroutine(self._by_datagram(queries, rounds))))
+        return Deferred.fromCoroutine(self.turns.take(_key(queries), lambda: self._by_datagram(queries, rounds)))
 
     def queryTCP(self, queries: Sequence[dns.Query], timeout: float = TCP_PATIENCE) -> Deferred[dns.Message]:
-        return cast("Deferred[dns.Message]", self._turns.run(lambda: Deferred.fromCoroutine(self._by_stream(queries, timeout))))
+        return Deferred.fromCoroutine(self.turns.take(_key(queries), lambda: self._by_stream(queries, timeout)))
 
     @property
     def _known(self) -> list[tuple[str, int]]:
@@ -81,6 +129,10 @@ class Names(NamesResolver):
             except (DeferredTimeout, Unasked) as error:
                 cause = str(error)
         raise Unasked(f"a long answer cannot be had: {cause}")
+
+
+def _key(queries: Sequence[dns.Query]) -> Key:
+    return queries[0].name.name.decode("latin-1"), queries[0].type
 
 
 def _asked(queries: Sequence[dns.Query]) -> dns.Message:

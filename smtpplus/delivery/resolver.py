@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath
 
 from smtpplus.delivery.fault import Fault
-from smtpplus.delivery.questions import Names
+from smtpplus.delivery.questions import LEAST, Names
 from smtpplus.mail import reasons
 from smtpplus.mail.reply import printable
 
@@ -72,6 +72,17 @@ class _Found(msgspec.Struct, frozen=True):
     values: tuple[tuple[int, str], ...]  # MX: preference and host; A, AAAA: 0 and the address
 
 
+class _Question:
+    """One that is being asked, and who waits for the answer."""
+
+    __slots__ = ("asked", "level", "waiting")
+
+    def __init__(self, asked: str, level: int) -> None:
+        self.asked = asked  # the name of which the servers are asked now
+        self.level = level  # of the most urgent mail that it is for
+        self.waiting: list[Deferred[_Found | Fault]] = []
+
+
 def literal(text: str) -> str | None:
     """The IP address that `text` is, in brackets as in mail addresses (RFC 5321 §4.1.3) or without; None if it is none."""
     if text.startswith("["):
@@ -97,37 +108,37 @@ class Resolver:
         self._clock = reactor
         self._random = random
         self._memory: dict[tuple[str, int], tuple[float, _Found]] = {}  # (name, type) → until when, what
-        self._asking: dict[tuple[str, int], list[Deferred[_Found | Fault]]] = {}
+        self._asking: dict[tuple[str, int], _Question] = {}
 
     def stop(self) -> None:
         """Leave the servers that are asked."""
         self._names.stop()
 
-    def mail_hosts(self, domain: str) -> Deferred[Targets | Fault]:
-        """Where mail for `domain` (normalized, or an address literal) goes."""
-        return _spawn(self._mail_hosts(domain))
+    def mail_hosts(self, domain: str, level: int = LEAST) -> Deferred[Targets | Fault]:
+        """Where mail for `domain` (normalized, or an address literal) goes; `level` is that of the most urgent mail it is asked for."""
+        return _spawn(self._mail_hosts(domain, level))
 
-    def addresses(self, host: str) -> Deferred[Targets | Fault]:
+    def addresses(self, host: str, level: int = LEAST) -> Deferred[Targets | Fault]:
         """The addresses of a host, IPv6 and IPv4 by turns (RFC 8305 §4)."""
-        return _spawn(self._addresses(host, 0))
+        return _spawn(self._addresses(host, 0, level))
 
-    async def _mail_hosts(self, domain: str) -> Targets | Fault:
+    async def _mail_hosts(self, domain: str, level: int) -> Targets | Fault:
         if domain.startswith("["):
-            return await self._addresses(domain, 0)
-        found = await self._ask(domain, dns.MX)
+            return await self._addresses(domain, 0, level)
+        found = await self._ask(domain, dns.MX, level)
         if isinstance(found, Fault):
             return found
         if not found.exists:
             return Fault(reasons.NO_SUCH_DOMAIN)
         if not found.values:  # RFC 5321 §5.1: the implicit MX
-            implicit = await self._addresses(domain, 0)
+            implicit = await self._addresses(domain, 0, level)
             missing = isinstance(implicit, Fault) and implicit.reason is reasons.NO_SUCH_DOMAIN
             return Fault(reasons.NO_ROUTE) if missing else implicit
         exchanges = [(preference, host) for preference, host in found.values if host]
         if not exchanges:
             return Fault(reasons.NULL_MX)  # RFC 7505 §3
         ranked = sorted((preference, self._random.random(), host) for preference, host in exchanges)
-        looking = [_spawn(self._addresses(host, preference)) for preference, _, host in ranked[:HOSTS]]
+        looking = [_spawn(self._addresses(host, preference, level)) for preference, _, host in ranked[:HOSTS]]
         answers = [await looking[0]]
         if isinstance(answers[0], Fault):
             answers += await gatherResults(looking[1:])
@@ -139,7 +150,7 @@ class Resolver:
         targets = Targets((target for answer in answers if not isinstance(answer, Fault) for target in answer), partial)
         return targets or _worst(faults)
 
-    async def _addresses(self, host: str, preference: int) -> Targets | Fault:
+    async def _addresses(self, host: str, preference: int, level: int) -> Targets | Fault:
         address = literal(host)
         if address:
             return Targets((Target(host, address, preference),))
@@ -147,7 +158,7 @@ class Resolver:
             known = searchFileForAll(self._hosts, host.encode("ascii", "replace"))
             if known:
                 return Targets(Target(host, each, preference) for each in known)
-        answers = await self._families(host)
+        answers = await self._families(host, level)
         families = [[address for _, address in answer.values] for answer in answers if isinstance(answer, _Found)]
         found = [address for each in zip_longest(*families) for address in each if address is not None]
         if found:
@@ -155,9 +166,9 @@ class Resolver:
         faults = [answer for answer in answers if isinstance(answer, Fault)]
         return faults[0] if faults else Fault(reasons.NO_SUCH_DOMAIN)
 
-    async def _families(self, host: str) -> list[_Found | Fault]:
+    async def _families(self, host: str, level: int) -> list[_Found | Fault]:
         """What is said of AAAA, then of A; the one may be missing if the other has addresses."""
-        asked = self._look_up(host, dns.AAAA), self._look_up(host, dns.A)
+        asked = self._look_up(host, dns.AAAA, level), self._look_up(host, dns.A, level)
         # mypy takes the answer of a DeferredList that fires on the first for one of all.
         first, place = cast(tuple[_Found | Fault, int], await DeferredList(asked, fireOnOneCallback=True, fireOnOneErrback=True))
         if isinstance(first, Fault) or not first.values:
@@ -188,39 +199,43 @@ class Resolver:
 
     # --- one question -----------------------------------------------------------------------------------------------------------
 
-    def _look_up(self, name: str, kind: int) -> Deferred[_Found | Fault]:
-        return _spawn(self._ask(name, kind))
+    def _look_up(self, name: str, kind: int, level: int) -> Deferred[_Found | Fault]:
+        return _spawn(self._ask(name, kind, level))
 
-    async def _ask(self, name: str, kind: int) -> _Found | Fault:
+    async def _ask(self, name: str, kind: int, level: int) -> _Found | Fault:
         """The answer from memory, from a question already under way, or from the servers."""
         key = (name, kind)
         remembered = self._memory.get(key)
         if remembered and remembered[0] > self._clock.seconds():
             return remembered[1]
-        waiting = self._asking.get(key)
-        if waiting is not None:
+        question = self._asking.get(key)
+        if question is not None:
+            if level < question.level:
+                question.level = level
+                self._names.turns.hurry((question.asked, kind), level)
             answer: Deferred[_Found | Fault] = Deferred()
-            waiting.append(answer)
+            question.waiting.append(answer)
             return await answer
-        self._asking[key] = []
+        question = self._asking[key] = _Question(name, level)
         found: _Found | Fault = Fault(reasons.DNS_FAILED, "the question failed")
         try:
-            found = await self._follow(name, kind)
+            found = await self._follow(name, kind, question)
         except Exception:  # of this question alone: others for the same mail may be answered
             self._log.failure("asking about {name} failed", name=name)
         finally:
-            for each in self._asking.pop(key):
+            for each in self._asking.pop(key).waiting:
                 each.callback(found)
         return found
 
-    async def _follow(self, name: str, kind: int) -> _Found | Fault:
+    async def _follow(self, name: str, kind: int, question: _Question) -> _Found | Fault:
         """Ask, and ask again for the name behind a CNAME that the server did not follow."""
         ttl = LONGEST_TTL
         asked = name
         passed = {name}
         while True:
             try:
-                records = await self._query(asked, kind)
+                question.asked = asked
+                records = await self._query(asked, kind, question.level)
             except DNSNameError:
                 return self._remember(name, kind, NEGATIVE_TTL, _Found(False, ()))
             except DeferredTimeout:
@@ -248,15 +263,19 @@ class Resolver:
                 return self._remember(name, kind, NEGATIVE_TTL, _Found(True, ()))
             asked = target
 
-    def _query(self, name: str, kind: int) -> Deferred[list[dns.RRHeader]]:
+    async def _query(self, name: str, kind: int, level: int) -> list[dns.RRHeader]:
         """The answer section."""
         methods: dict[int, Callable[[str, Sequence[int]], Any]] = {
             dns.MX: self._names.lookupMailExchange,
             dns.A: self._names.lookupAddress,
             dns.AAAA: self._names.lookupIPV6Address,
         }
-        asking: Deferred[Any] = methods[kind](name, self._patience if kind == dns.MX else self._patience[:ADDRESS_ROUNDS])
-        return asking.addCallback(lambda sections: list(sections[0]))
+        self._names.turns.hurry((name, kind), level)
+        try:
+            sections = await methods[kind](name, self._patience if kind == dns.MX else self._patience[:ADDRESS_ROUNDS])
+        finally:
+            self._names.turns.over((name, kind))
+        return list(sections[0])
 
     def _remember(self, name: str, kind: int, ttl: float, found: _Found) -> _Found:
         if len(self._memory) >= REMEMBERED:

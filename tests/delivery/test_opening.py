@@ -10,13 +10,14 @@ from typing import Any
 
 import msgspec
 from twisted.internet.ssl import Certificate
+from twisted.names import dns as dns_types
 from twisted.trial.unittest import SkipTest
 
 from smtpplus.config import Route
-from smtpplus.delivery import opening
+from smtpplus.delivery import opening, questions
 from tests.delivery.name_server import NameServer, a, aaaa, mx
 from tests.delivery.peer import EHLO, Line, Peer
-from tests.delivery.rig import DeliveryCase, reactor, request, said
+from tests.delivery.rig import DeliveryCase, Underway, reactor, request, said
 from tests.delivery.test_dial import TLS_EHLO, certificate, plain
 
 DELIVERED = [("bob@b.example", 250, "delivered")]
@@ -39,6 +40,30 @@ def silent(host: str, port: int) -> Iterator[None]:
         finally:
             for each in waiting:
                 each.close()
+
+
+class QuestionTests(DeliveryCase):
+    async def test_urgent_mail_hurries_what_was_asked_for_bulk(self) -> None:
+        """A27: urgent mail to a host of which bulk, stopped since, had asked takes over that question, and the place in front of others."""
+        self.patch(questions, "AT_ONCE", 1)
+        server = NameServer(reactor, {f"d{number}.example": [mx(10, "127.0.0.1")] for number in range(4)})
+        self.addCleanup(server.stop)
+        server.zone.held = {("d0.example", dns_types.MX)}
+        with Peer(plain) as peer:
+            delivery = self.make(("*", "mx"), dns=(server.address,), mx_port=peer.port)
+            bulk = [Underway(delivery, request(f"d{number}.example")) for number in range(4)]
+            for each in bulk:
+                assert each.transfer.stop()
+            urgent = self.sending(delivery, request("d3.example", level=1))
+            await self.turn(0.1)
+            server.zone.release()
+            assert said(await urgent) == DELIVERED
+            bulk.pop().transfer.abandon()
+            for each in bulk:
+                each.transfer.go()
+                assert said(await each.ended) == DELIVERED
+            await delivery.stop()
+        assert [name for name, kind in server.zone.questions if kind == dns_types.MX] == [f"d{number}.example" for number in (0, 3, 1, 2)]
 
 
 class RaceTests(DeliveryCase):

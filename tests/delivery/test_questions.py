@@ -121,6 +121,24 @@ class QuestionsTests(TestCase):
         server.zone.release()
         assert not [each for each in await gatherResults(asked) if isinstance(each, Fault)]
 
+    async def test_urgent_questions_go_first(self) -> None:
+        """A27: of the questions that wait, those for urgent mail are next, also those that somebody else asked before for other mail, and
+        those that follow from their answers; the others keep their order."""
+        self.patch(questions, "AT_ONCE", 1)
+        names = [f"d{number}.example" for number in range(5)]
+        server = self.served({name: [mx(10, f"mx-{name}")] for name in names} | {f"mx-{name}": [a("192.0.2.1")] for name in names})
+        server.zone.held = {(names[0], dns.MX)}
+        resolver = self.asking(server.address, (20,))
+        asked = [resolver.mail_hosts(name, 3) for name in names]
+        asked += [resolver.mail_hosts(names[3], 2), resolver.mail_hosts(names[4], 1)]
+        await deferLater(reactor, 0.1, lambda: None)
+        server.zone.release()
+        await gatherResults(asked)
+        order = [name.removeprefix("mx-") for name, _ in server.zone.questions]
+        assert list(dict.fromkeys(order)) == [names[each] for each in (0, 4, 3, 1, 2)]
+        assert sorted(order[1:7]) == [names[3]] * 3 + [names[4]] * 3
+        assert not resolver._names.turns._levels
+
     async def test_hosts_that_nobody_tells_of_hold_up_nobody_for_long(self) -> None:
         """The address of a host is asked for in the first rounds alone: a domain may name many such hosts."""
         hosts = [f"h{number}.example" for number in range(10)]
