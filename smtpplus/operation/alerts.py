@@ -26,7 +26,7 @@ def alerts() -> None:
 @_json
 @click.pass_obj
 def list_alerts(operation: Operation, list_: str | None, as_json: bool) -> None:
-    """List the problems of the last days with their exact counts, the latest first."""
+    """List the problems of the last days with their exact counts, the latest first; and the channels that fail."""
     import msgspec
     from sqlalchemy import select
 
@@ -43,7 +43,7 @@ def list_alerts(operation: Operation, list_: str | None, as_json: bool) -> None:
         if not found:
             need(connection, list_=list_)
     if as_json:
-        print_json(found)
+        print_json({"failing": silent, "problems": found})
         return
     for sentence in silent:
         click.echo(f"Not everybody is told: {sentence}.\n")

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from sqlalchemy import Connection, Engine, func, insert, select
 
 from smtpplus.mail.envelope import CHUNK, Envelope, Recipient, parse_queue_id, queue_id
+from smtpplus.observation import owed
 from smtpplus.operation.cli import main
 from smtpplus.queue import rows
 from smtpplus.queue.entry import EnvelopeIds
@@ -334,3 +335,13 @@ def test_nothing_is_said_of_who_is_not_there(queue: Queue) -> None:
     for arguments in (["stats", "--list"], ["alerts", "list", "--list"]):
         assert 'There is no list "nolist"; `smtpplus list list` names them.' in queue(*arguments, "nolist", status=1)
         queue(*arguments, "Default")
+
+
+def test_failing_channels_are_told_in_every_form(engine: Engine, queue: Queue) -> None:
+    """B6: a channel that fails stands in the alerts for people and for programs, also while there are no problems."""
+    assert queue("alerts", "list", "--json") == {"failing": [], "problems": []}
+    with engine.begin() as connection:
+        owed.give_up(connection, 1, "the webhook answered 410", 1.0e9)
+    (said,) = queue("alerts", "list", "--json")["failing"]
+    assert said.endswith("the webhook answered 410")
+    assert said in " ".join(queue("alerts", "list").split())
