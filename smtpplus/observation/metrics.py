@@ -30,6 +30,7 @@ from smtpplus.storage.schema import recipients
 DEPTH = 5.0  # seconds for which the depth of the queue is good
 LAG = 0.5  # seconds between two looks at the reactor's lag
 BUCKETS = (0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 86_400.0)  # seconds waited
+NOTIFICATIONS = 2  # their level, queue.bounce
 _SCHEMES = frozenset(("smtp", "smtps", "maildir", "discard"))
 Depth = list[tuple[int, int, int]]  # level, recipients, id of the oldest message
 
@@ -60,6 +61,7 @@ class Measures(Collector):
         events.Deferred,
         events.Failed,
         events.Bounced,
+        events.Cancelled,
         events.Fault,
     )
 
@@ -72,7 +74,10 @@ class Measures(Collector):
         self.by_reason: dict[type[Event], Counter[str]] = {
             kind: Counter() for kind in (events.Refused, events.AuthenticationFailed, events.WouldRefuse)
         }
-        self.accepted = [0] * 6  # by level, as are the next
+        self.accepted = [0] * 6  # messages from clients by level, as are the next
+        self.addressed = [0] * 6  # their recipients
+        self.own = [0] * 6  # messages that were made here: notifications, alerts, tokens
+        self.own_addressed = [0] * 6
         self.octets = 0
         self.outcomes: Counter[tuple[type[Event], int, str]] = Counter()  # by level and kind of route
         self.waited = [[0] * (len(BUCKETS) + 1) for _ in range(6)]
@@ -108,8 +113,12 @@ class Measures(Collector):
         kind = type(event)
         self.counts[kind] += 1
         if kind is events.Accepted:
-            self.accepted[event.level] += 1
+            (self.accepted if event.session else self.own)[event.level] += 1
+            (self.addressed if event.session else self.own_addressed)[event.level] += len(event.recipients)
             self.octets += event.size
+        elif kind is events.Bounced:  # nobody states the acceptance of a notification, which is a message to one recipient
+            self.own[NOTIFICATIONS] += 1
+            self.own_addressed[NOTIFICATIONS] += 1
         elif kind is events.Delivered:
             self.outcomes[kind, event.level, route_kind(event.destination)] += 1
             self.waited[event.level][bisect_left(BUCKETS, event.waited)] += 1
@@ -166,7 +175,15 @@ class Measures(Collector):
             yield family
 
     def _mail(self) -> Iterator[Metric]:
-        yield _by_level(CounterMetricFamily("smtpplus_accepted", "Messages accepted", labels=("level",)), self.accepted)
+        for name, text, from_clients, own in (
+            ("smtpplus_accepted", "Messages accepted", self.accepted, self.own),
+            ("smtpplus_accepted_recipients", "Recipients of messages accepted", self.addressed, self.own_addressed),
+        ):
+            family = CounterMetricFamily(name, text, labels=("level", "source"))
+            for source, values in (("client", from_clients), ("own", own)):
+                for level in range(1, 6):
+                    family.add_metric((str(level), source), values[level])
+            yield family
         yield CounterMetricFamily("smtpplus_accepted_octets", "Octets of messages accepted", self.octets)
         for kind, name, text in (
             (events.Delivered, "smtpplus_delivered", "Recipients delivered"),
@@ -178,6 +195,7 @@ class Measures(Collector):
                 if outcome is kind:
                     family.add_metric((str(level), route), count)
             yield family
+        yield CounterMetricFamily("smtpplus_cancelled", "Recipients taken out of the queue by hand", self.counts[events.Cancelled])
         waited = HistogramMetricFamily("smtpplus_waited_seconds", "Time from acceptance to delivery", labels=("level",))
         for level in range(1, 6):
             waited.add_metric((str(level),), _buckets(self.waited[level]), self.waited_sum[level])

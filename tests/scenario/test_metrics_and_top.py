@@ -33,7 +33,7 @@ def test_metrics_readyz_and_top(tmp_path: Path) -> None:
         while 'smtpplus_delivered_total{level="3",route="discard"} 5.0' not in (text := page("metrics")) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert 'smtpplus_delivered_total{level="3",route="discard"} 5.0' in text
-        assert 'smtpplus_accepted_total{level="3"} 5.0' in text
+        assert 'smtpplus_accepted_total{level="3",source="client"} 5.0' in text
         assert re.search(r"^smtpplus_commit_seconds_count \d", text, re.MULTILINE)
         assert page("readyz") == "ready\n"
         with sender.session(daemon.port, "app", password) as client:
