@@ -7,6 +7,7 @@ history.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -79,6 +80,28 @@ def count(connection: Connection, by: By, span: Span) -> dict[str, Sums]:
     if by == "level":
         query = query.where(_S.level > 0)
     return {str(key): Sums(*map(int, values)) for key, *values in connection.execute(query)}
+
+
+def known_since(connection: Connection, by: By, since: float, *, kept: float, now: float) -> float:
+    """From when on all is counted that `since` asks for: `since` itself, unless history that goes back `kept` seconds is gone by then."""
+    first, last = connection.execute(select(func.min(_S.day), func.max(_S.day))).one()
+    if last is None:  # nothing was ever deleted
+        return since
+    begins = now - kept
+    if last > day(begins):  # less was kept before
+        begins = _midnight(day(_midnight(last) + 1.5 * 86_400))
+    if since >= begins:
+        return since
+    if by not in OUTLIVING:
+        return begins
+    if since >= now - KEPT and first > day(since):  # there was nothing then
+        return since
+    return max(_midnight(_first_whole_day(since)), _midnight(day(now - KEPT)))
+
+
+def _midnight(text: str) -> float:
+    """When a local day begins."""
+    return time.mktime(time.strptime(text, "%Y-%m-%d"))
 
 
 def _first_whole_day(since: float) -> str:

@@ -51,7 +51,7 @@ def stats(
     days are counted. By destination a recipient counts where it was tried, and a message once for each; what was never tried, refused or
     cancelled has no destination and is left out, so that these totals differ from the others.
     """
-    from smtpplus.observation import statistics
+    from smtpplus.observation import statistics, sums
     from smtpplus.operation.absent import need
     from smtpplus.operation.checks import moment
 
@@ -61,24 +61,39 @@ def stats(
     begin, end = moment(since, now), moment(until, now)
     with operation.transaction(reading=True) as connection:
         found = _count(connection, by, begin, end, only)
+        known = sums.known_since(connection, by, begin, kept=operation.configuration.queue.history, now=now)
         if not found:
             need(connection, user=only["user"], list_=only["list_"])
     rows, total = statistics.ordered(by, found, top), statistics.total(found.values())
     if svg is not None:
         _draw(svg, f"Recipients by {by}, {date(begin)} to {date(end)}", rows)
     if as_json:
-        told = [{by: key, **_values(sums)} for key, sums in rows]
-        print_json({"by": by, "since": begin, "until": end, "rows": told, "total": _values(total)})
+        told = [{by: key, **_values(summed)} for key, summed in rows]
+        whole = {"known_since": known, "complete": known <= begin}
+        print_json({"by": by, "since": begin, "until": end, **whole, "rows": told, "total": _values(total)})
     elif as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow((by, *statistics.FIELDS))
-        writer.writerows((_harmless(key), *_values(sums).values()) for key, sums in rows)
+        writer.writerows((_harmless(key), *_values(summed).values()) for key, summed in rows)
     elif plot:
         from smtpplus.operation.plot import lines
 
         click.echo("\n".join(lines(rows)))
     else:
         _table(by, rows, total)
+    if known > begin and not as_json:
+        click.echo(f"Note: {_gone(by, known)}", err=as_csv)
+
+
+def _gone(by: By, known: float) -> str:
+    from smtpplus.observation.sums import OUTLIVING
+
+    if by in OUTLIVING:
+        return f"of days whose history is gone only whole ones are counted; these sums begin at {date(known)}."
+    return (
+        f"what was accepted or refused before {date(known)} is not counted, as by {by} the sums go with the history ([queue] history). "
+        f"By {', '.join(sorted(OUTLIVING))} they outlive it."
+    )
 
 
 def _count(connection: Connection, by: By, begin: float, end: float, only: dict[str, str | None]) -> dict[str, Sums]:

@@ -18,7 +18,7 @@ from smtpplus import events
 from smtpplus.mail.envelope import queue_id
 from smtpplus.observation import story
 from smtpplus.observation.history import prune
-from smtpplus.observation.statistics import DIMENSIONS, pattern
+from smtpplus.observation.statistics import DIMENSIONS, day, pattern
 from smtpplus.observation.sums import KEPT, OUTLIVING, forget
 from smtpplus.operation.cli import main
 from smtpplus.operation.plot import bar
@@ -131,6 +131,35 @@ def test_sums_outlive_the_history(config: Path, by: str) -> None:
         forget(connection, NOW + KEPT + 86_400)
         assert connection.execute(select(func.count()).select_from(sums)).scalar() == 0
     engine.dispose()
+
+
+def test_what_is_not_known_any_more_is_said(config: Path) -> None:
+    """C12: sums of a span that begins before what is known say from when on they are whole, for people and programs; others say nothing."""
+
+    def told(by: str, since: str) -> tuple[bool, float]:
+        found = json.loads(run(config, "--by", by, "--json", "--since", since))
+        return found["complete"], found["known_since"] - found["since"]
+
+    assert {told(by, "60d") for by in DIMENSIONS} == {(True, 0.0)}  # nothing was deleted yet
+    config.write_text(config.read_text() + '[queue]\nhistory = "20h"\n')
+    engine = create_engine(f"sqlite:///{config.parent}/state/smtpplus.sqlite")
+    with engine.begin() as connection:
+        prune(connection, NOW - 20 * 3600)
+    engine.dispose()
+    midnight = day(NOW - 30 * 3600)
+    assert told("user", midnight) == told("level", "60d") == told("sender", "10h") == (True, 0.0)
+    whole, gone = told("sender", "60d")
+    assert not whole
+    assert 60 * 86_400 - 20 * 3600 - 60 <= gone <= 60 * 86_400
+    noted = run(config, "--by", "campaign", "--since", "60d")
+    assert "Note: what was accepted or refused before" in " ".join(noted.split())
+    within = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.mktime(time.strptime(midnight, "%Y-%m-%d")) + 60))
+    assert (told("user", within)[0], "only whole ones" in run(config, "--by", "user", "--since", within)) == (False, True)
+    rows = list(
+        csv.DictReader(io.StringIO(CliRunner().invoke(main, ["--config", str(config), "stats", "--csv", "--since", within]).stdout))
+    )
+    assert all(row["day"].startswith("20") for row in rows)
+    assert "Note" not in run(config, "--by", "sender", "--since", "10h")
 
 
 def test_texts_that_look_like_outcomes_count_for_none(config: Path) -> None:
