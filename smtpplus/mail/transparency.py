@@ -41,7 +41,8 @@ class Unstuffer:
             self.rest += data
             return b""
         data = self._held + data
-        last = data.rfind(b"\r\n.")  # searching backwards is several times faster than forwards
+        # Searching backwards is several times faster than forwards, and looking for one octet ten times as fast again: base64 has no dots.
+        last = data.rfind(b"\r\n.") if b"." in data else -1
         dots = last >= 0 and data.rfind(b"\r\n.", 0, last) >= 0
         end = -1
         if last >= 0:
@@ -123,7 +124,7 @@ class Stuffer:
             return data
         last = self._last
         self._last = data[-2:] if len(data) > 1 else last[-1:] + data
-        if data.rfind(b"\r\n.") >= 0:
+        if b"." in data and data.rfind(b"\r\n.") >= 0:
             data = data.replace(b"\r\n.", b"\r\n..")
         if data[0] == 0x2E and last == b"\r\n":
             return b"." + data
