@@ -47,7 +47,7 @@ from smtpplus.queue.assembly import assemble
 from smtpplus.queue.outbox import post
 from smtpplus.storage import ownership
 from smtpplus.storage.database import Database
-from smtpplus.storage.engine import NewerDatabase, database_file, migrate
+from smtpplus.storage.engine import NewerDatabase, content_directory, database_file, migrate
 from smtpplus.storage.reserve import Reserve
 from smtpplus.submission.checker import make_portal
 from smtpplus.submission.listener import Dependencies, ListenError, SubmissionService
@@ -104,7 +104,8 @@ class Relay(service.Service):
         service.Service.privilegedStartService(self)
         state = self._configuration.state_directory
         try:
-            ownership.settle(state, 0o750, database_file(database_url(self._configuration)), *self._owner)
+            url = database_url(self._configuration)
+            ownership.settle(state, 0o750, (database_file(url), content_directory(url)), *self._owner)
             self._house = House(self._configuration, self._path)
             self._house.submission.bind()
             if self._house.http is not None:

@@ -5,8 +5,8 @@ one step (short mail, notifications) is rows, and so is what an earlier release 
 piece is there, or it is NULL and all of the content is in a file.
 
 Order: a file is durable before the commit that makes it a message, and goes after the commit that removes the message. So a row never
-lacks its file, and a file without a row is what a crash, an abort or the command line left: `sweep` removes it. It asks the database
-about each number that may have gone, and so removes nothing that is queued; what is arriving in this process is left alone.
+lacks its file, and a file without a row is what a crash, a stop, an abort or the command line left: `sweep` removes it. It asks the
+database about each number that may have gone, and so removes nothing that is queued; what is arriving in this process is left alone.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ from smtpplus.storage.statement import Row, Statement
 
 Steps = list[tuple[Statement, Row]]
 Run = dict[int, bytes]  # pieces by their index
-RUN = 4  # pieces that are read from rows at once
-FILE_RUN = 8  # from a file: half a MiB
+RUN = 4  # pieces that are read at once: of a file, 256 KiB cost 5 % more than 1 MiB, and a hundred transfers stay small
 PAGE = 500  # numbers asked about at once
 
 
@@ -166,7 +165,7 @@ class FileShelf:
 
     def run(self, number: int, size: int, index: int) -> Deferred[Run]:
         start = index * CHUNK
-        length = max(0, min(FILE_RUN * CHUNK, size - start))
+        length = max(0, min(RUN * CHUNK, size - start))
         return self.files.read(number, start, length).addCallback(_pieces, index, length)
 
     def sweep(self, numbers: Iterable[int]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -37,10 +38,10 @@ def ensure_directory(path: Path, mode: int) -> None:
             os.chown(path, above.st_uid, above.st_gid)
 
 
-def settle(directory: Path, mode: int, database: Path | None, user: int | None, group: int | None) -> None:
-    """See to it that `user` owns `directory`, which is made if it is not there, and `database` in it; None: whoever we are.
+def settle(directory: Path, mode: int, within: Sequence[Path | None], user: int | None, group: int | None) -> None:
+    """See to it that `user` owns `directory`, which is made if it is not there, and what is there of `within`; None: whoever we are.
 
-    OSError, a sentence with its remedy, if either is there and belongs to another.
+    OSError, a sentence with its remedy, if one of them belongs to another.
     """
     try:
         directory.mkdir(parents=True, mode=mode)
@@ -51,7 +52,7 @@ def settle(directory: Path, mode: int, database: Path | None, user: int | None, 
             os.chown(directory, user, pwd.getpwuid(user).pw_gid if group is None else group)
     if user is None:
         return
-    for path in (directory, database):
+    for path in (directory, *within):
         if path is not None and path.exists() and (owner := path.stat().st_uid) != user:
             name = _name(user)
             raise OSError(f"{path} belongs to {_name(owner)}, and the daemon is to run as {name}: chown -R {name}: {directory}")

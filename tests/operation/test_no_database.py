@@ -91,17 +91,17 @@ def test_the_directory_belongs_to_who_serves(tmp_path: Path) -> None:
     with a sentence that has the remedy."""
     state = tmp_path / "var" / "state"
     database = state / "smtpplus.sqlite"
-    ownership.settle(state, 0o750, database, NOBODY, None)
+    ownership.settle(state, 0o750, (None, database), NOBODY, None)
     found = state.stat()
     assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (NOBODY, NOBODY, 0o750)
-    ownership.settle(state, 0o750, database, NOBODY, None)
+    ownership.settle(state, 0o750, (None, database), NOBODY, None)
     database.touch()
     with pytest.raises(OSError, match=f"^{database} belongs to root, and the daemon is to run as nobody: chown -R nobody: {state}$"):
-        ownership.settle(state, 0o750, database, NOBODY, None)
+        ownership.settle(state, 0o750, (None, database), NOBODY, None)
     os.chown(state, 0, 0)
     with pytest.raises(OSError, match=f"^{state} belongs to root"):
-        ownership.settle(state, 0o750, database, NOBODY, None)
-    ownership.settle(state, 0o750, database, None, None)
+        ownership.settle(state, 0o750, (None, database), NOBODY, None)
+    ownership.settle(state, 0o750, (None, database), None, None)
 
 
 def test_a_file_is_made_once(tmp_path: Path) -> None:

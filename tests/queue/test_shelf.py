@@ -17,7 +17,7 @@ from smtpplus.queue import actions
 from smtpplus.queue.intake import Intake
 from smtpplus.queue.rules import Rules
 from smtpplus.queue.selection import QueueView, Selection
-from smtpplus.queue.shelf import FILE_RUN
+from smtpplus.queue.shelf import RUN
 from smtpplus.storage import writes
 from smtpplus.storage.database import Database
 from smtpplus.storage.files import WRITERS, ContentFiles
@@ -25,7 +25,7 @@ from tests.queue import house
 from tests.queue.fixtures import LATER, NEVER, OK, envelope
 from tests.queue.house import QueueCase
 
-OCTETS = b"Subject: long\r\n\r\n" + os.urandom(2 * FILE_RUN * CHUNK + 83)
+OCTETS = b"Subject: long\r\n\r\n" + os.urandom(2 * RUN * CHUNK + 83)
 ROWS = "SELECT id, state, chunks, content IS NULL FROM messages ORDER BY id"
 
 
@@ -161,7 +161,7 @@ class FileShelfTests(ShelfCase):
     def test_a_disk_that_takes_no_more(self) -> Any:
         """C2: the upload is read to its end, its commit fails with the reason and nothing of it is kept; the next one passes."""
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
         self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, (soft, hard))
         intake: Intake = yield self.upload(1)
         yield self.until(lambda: not self.on_disk() and intake._fault is not None)
@@ -250,14 +250,14 @@ class FileShelfTests(ShelfCase):
         os.truncate(file, len(OCTETS) - 1)
         found = yield self.pieces(content)
         self.assertIsNone(found[-1])
-        self.assertEqual(b"".join(found[:FILE_RUN]), OCTETS[: FILE_RUN * CHUNK])
+        self.assertEqual(b"".join(found[:RUN]), OCTETS[: RUN * CHUNK])
         file.unlink()
         self.assertIsNone((yield self.pieces(content))[0])
         self.assertEqual({failure.type for failure in self.flushLoggedErrors()}, {OSError, FileNotFoundError})
 
     @inlineCallbacks
     def test_a_transfer_holds_little(self) -> Any:
-        """C2: of a file FILE_RUN pieces are read at once, in order or not."""
+        """C2: of a file RUN pieces are read at once, in order or not."""
         yield self.send(self.long(1))
         yield self.begun(1)
         content = self.agent.transfers[0].request.content
@@ -270,7 +270,7 @@ class FileShelfTests(ShelfCase):
 
         self.patch(self.files, "read", counted)
         yield self.pieces(content)
-        self.assertEqual(asked, [FILE_RUN * CHUNK, FILE_RUN * CHUNK, 100])
+        self.assertEqual(asked, [RUN * CHUNK, RUN * CHUNK, 100])
 
     @inlineCallbacks
     def test_rows_of_an_earlier_release(self) -> Any:

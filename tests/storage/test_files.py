@@ -9,6 +9,7 @@ import resource
 from pathlib import Path
 from typing import Any
 
+import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
@@ -18,6 +19,7 @@ from smtpplus.storage.engine import content_directory
 from smtpplus.storage.files import PIECES, ContentFiles
 
 OCTETS = os.urandom(300_000)
+NOBODY = 65534
 
 
 class ContentFilesTests(TestCase):
@@ -49,6 +51,14 @@ class ContentFilesTests(TestCase):
         self.assertEqual(await self.files.numbers(), [7])
         modes = [path.stat().st_mode & 0o777 for path in (self.directory, self.directory / queue_id(7))]
         self.assertEqual(modes, [0o700, 0o600])
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+    async def test_they_belong_to_who_serves(self) -> None:
+        """What root writes can be read and removed by the user that the directory belongs to, who may be the one to serve next time."""
+        os.chown(self.directory.parent, NOBODY, NOBODY)
+        await self.files.finish(1, [b"x"], 1, first=True)
+        found = [(path.stat().st_uid, path.stat().st_gid) for path in (self.directory, self.directory / queue_id(1))]
+        self.assertEqual(found, [(NOBODY, NOBODY)] * 2)
 
     async def test_it_is_whole_or_it_fails(self) -> None:
         """C2: a file that has more or less octets than its message never passes for it; nor does another one of its name."""
