@@ -14,7 +14,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Collection
 from ipaddress import ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 from twisted.internet.defer import Deferred, succeed
@@ -31,7 +30,7 @@ from smtpplus.delivery.fault import Fault
 from smtpplus.delivery.keeper import Keeper
 from smtpplus.delivery.resolver import Target, Targets, literal
 from smtpplus.delivery.routing import Hop, Way
-from smtpplus.delivery.terms import Credentials, Terms
+from smtpplus.delivery.terms import Terms, terms_for
 from smtpplus.mail import reasons
 from smtpplus.mail.reply import Outcome
 
@@ -257,7 +256,7 @@ class Opening:
     # --- the session --------------------------------------------------------------------------------------------------------------
 
     def _terms(self, target: Target) -> Terms | Fault:
-        return terms(self._hop, "none" if target == self._plain else self._tls, target.address, self.dialer.manner.hostname)
+        return terms_for(self._hop, "none" if target == self._plain else self._tls, target.address, self.dialer.manner.hostname)
 
     def _opened(self, connection: Connection, fault: Fault | None) -> None:
         target = self._target
@@ -309,19 +308,6 @@ class Opening:
         self._connection = None if isinstance(result, Connection) else self._connection
         self.dialer.closed(self)
         self._settled(result, self._peer)
-
-
-def terms(hop: Hop, tls: str, address: str, hostname: str) -> Terms | Fault:
-    """What a session with `hop` at `address` is to be like; a fault if the password cannot be read."""
-    credentials = None
-    if hop.username:
-        try:
-            password = Path(hop.password_file).read_text("utf-8").strip("\r\n")
-        except (OSError, UnicodeError) as error:
-            return Fault(reasons.PEER_LOGIN_FAILED, f"password_file cannot be read: {type(error).__name__}")
-        credentials = Credentials(hop.username, password)
-    loopback = address == "::1" or address.startswith("127.")
-    return Terms(hostname, tls, hop.way is Way.SMTPS, credentials, loopback)
 
 
 def _is_final(fault: Fault) -> bool:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import enum
+from pathlib import Path
 from typing import Sequence
 
 import msgspec
+
+from smtpplus.delivery.fault import Fault
+from smtpplus.delivery.routing import Hop, Way
+from smtpplus.mail import reasons
 
 
 class Awaited(enum.Enum):
@@ -65,6 +70,19 @@ class Terms(msgspec.Struct, frozen=True):
     def insists(self) -> bool:
         """Whether the session must be encrypted. A password travels in the clear only where tls = "none" says so, or on loopback."""
         return self.tls in ("required", "verify") or (self.tls != "none" and self.credentials is not None and not self.clear_password)
+
+
+def terms_for(hop: Hop, tls: str, address: str, hostname: str) -> Terms | Fault:
+    """What a session with `hop` at `address` is to be like; a fault if the password cannot be read."""
+    credentials = None
+    if hop.username:
+        try:
+            password = Path(hop.password_file).read_text("utf-8").strip("\r\n")
+        except (OSError, UnicodeError) as error:
+            return Fault(reasons.PEER_LOGIN_FAILED, f"password_file cannot be read: {type(error).__name__}")
+        credentials = Credentials(hop.username, password)
+    loopback = address == "::1" or address.startswith("127.")
+    return Terms(hostname, tls, hop.way is Way.SMTPS, credentials, loopback)
 
 
 class Proposal(msgspec.Struct, frozen=True):

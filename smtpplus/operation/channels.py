@@ -32,8 +32,9 @@ def _webhook(connection: Connection) -> Iterator[str]:
 
     found = owed.state(connection)
     if found.why:
-        waits = f"{found.waiting} wait for it since {date(found.since)}, and were tried up to {found.tried} times" if found.waiting else ""
-        yield f"the webhook did not take an alert at {date(found.at)}: {found.why}" + (f"; {waits}" if waits else "")
+        wait = "waits" if found.waiting == 1 else "wait"
+        waits = f"; {found.waiting} {wait} for it since {date(found.since)}, tried up to {found.tried} times" if found.waiting else ""
+        yield f"the webhook did not take an alert at {date(found.at)}: {found.why.rstrip('.')}{waits}"
 
 
 def _waiting(connection: Connection, now: float) -> Iterator[str]:

@@ -43,11 +43,14 @@ def explain(operation: Operation, what: str | None, user: str | None, since: str
 
     It takes a queue ID, a Message-ID, or the reference "(ref …)" of a refusal.
     """
+    from smtpplus.accounts.unknown import UNKNOWN
     from smtpplus.operation.absent import need
     from smtpplus.operation.checks import moment
 
     if (what is None) is (user is None):
         raise click.UsageError("Name a queue ID, a Message-ID or a reference; or --user.")
+    if what is not None and what.startswith(UNKNOWN):
+        what, user = None, what
     now = time.time()
     start = moment(since, now)
     with operation.transaction(reading=True) as connection:

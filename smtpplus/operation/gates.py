@@ -62,6 +62,13 @@ NOTHING = Around()
 
 def gate(queued: Queued, stands: Standing | None, date: Callable[[float], str], around: Around = NOTHING) -> Gate:
     """The gate of one recipient; `stands` is None if the daemon does not run."""
+    found = _gate(queued, stands, date, around)
+    if stands is None and found.gate != "daemon":
+        return msgspec.structs.replace(found, following=f"{found.following}, if the daemon runs then: now it does not")
+    return found
+
+
+def _gate(queued: Queued, stands: Standing | None, date: Callable[[float], str], around: Around) -> Gate:
     if queued.state == "held" and queued.rule is not None:
         rule = queued.rule
         goes = f"it goes at {date(rule.expires_at)}, when the rule ends" if rule.expires_at else "it goes when the rule is lifted"
@@ -107,8 +114,8 @@ def _trying(queued: Queued, stands: Standing | None, date: Callable[[float], str
     rule = queued.rule
     if rule is None:
         return Gate(queued.address, "under-way", text, following, None, pause)
-    if rule.running == "stop":  # its stop has lasted max_pause, or the last octet was sent
-        text += f"; {rule.name} may stop it no longer"
+    if rule.running == "stop":
+        text += f"; {rule.name} does not stop it: its end is sent, or it was stopped for [priority] max_pause, or the rule is a second old"
     else:
         text += f"; {rule.name} lets it finish"
     change = f"smtpplus queue release --rule {rule.id}"
@@ -178,10 +185,10 @@ def _full(queued: Queued, stands: Standing) -> Gate | None:
     if stands.running >= slots.connections:
         return Gate(queued.address, "connections", f"all slots are taken: {taken}", "it goes when some of these have ended", None, change)
     if not urgent and stands.running >= slots.connections - slots.reserved:
-        text = f"{taken}; the last {slots.reserved} are kept for {_levels(slots)} ([delivery] reserved_for_preempting)"
+        text = f"{taken}, {slots.reserved} of these for {_levels(slots)} alone ([delivery] reserved_for_preempting)"
         return Gate(queued.address, "reserved", text, "it goes when some of these have ended", None, change)
     if not urgent and there is not None and stands.running >= slots.connections - slots.reserved - slots.spare:
-        text = f"{taken}; the last {slots.spare} are for destinations that have none, and {there.destination} has {there.running}"
+        text = f"{taken}, {slots.spare} of these for destinations that have none, and {there.destination} has {there.running}"
         return Gate(queued.address, "reserved", text, "it goes when some of these have ended", None, change)
     return None
 
@@ -198,7 +205,7 @@ def _destination_full(queued: Queued, there: Crowded, slots: Slots | None) -> Ga
         text += f" so far: each success allows one more, each failure half as many, up to {limit}"
         change = "[delivery] initial_per_destination in the configuration says with how many it begins; restart smtpplus after a change"
     else:
-        kept = f"; the last {there.reserved} are kept for {_levels(slots)}" if slots is not None and there.reserved else ""
+        kept = f", {there.reserved} of these for {_levels(slots)} alone" if slots is not None and there.reserved else ""
         text += f" ({limit}{kept})"
         change = f"raise {limit}, in the configuration, and restart smtpplus"
     return Gate(queued.address, "destination-full", text, "it goes when one of these has ended", None, change)

@@ -19,10 +19,10 @@ import msgspec
 
 from smtpplus.delivery.dialogue import Dialogue
 from smtpplus.delivery.fault import Fault
-from smtpplus.delivery.opening import TARGETS, terms
+from smtpplus.delivery.opening import TARGETS
 from smtpplus.delivery.resolver import literal
 from smtpplus.delivery.routing import Hop, Way
-from smtpplus.delivery.terms import Step, Terms
+from smtpplus.delivery.terms import Step, Terms, terms_for
 from smtpplus.mail import reasons
 from smtpplus.mail.reply import printable
 from smtpplus.operation.health import Finding
@@ -81,7 +81,7 @@ def _visit(hop: Hop, configuration: Configuration, patience: float) -> Met | tup
         return Fault(reasons.DNS_FAILED, str(fault)), ""
     policy = hop.tls or configuration.delivery.tls
     for address in addresses[:TARGETS]:
-        wanted = terms(hop, policy, address, configuration.hostname)
+        wanted = terms_for(hop, policy, address, configuration.hostname)
         met = wanted if isinstance(wanted, Fault) else _session(hop, address, wanted, patience)
         if isinstance(met, Fault) and met.reason is reasons.TLS_FAILED and isinstance(wanted, Terms) and _may_be_plain(hop, wanted):
             met = _session(hop, address, msgspec.structs.replace(wanted, tls="none"), patience)

@@ -72,9 +72,7 @@ def stats(
         whole = {"known_since": known, "complete": known <= begin}
         print_json({"by": by, "since": begin, "until": end, **whole, "rows": told, "total": _values(total)})
     elif as_csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow((by, *statistics.FIELDS))
-        writer.writerows((_harmless(key), *_values(summed).values()) for key, summed in rows)
+        _csv(by, rows)
     elif plot:
         from smtpplus.operation.plot import lines
 
@@ -83,6 +81,14 @@ def stats(
         _table(by, rows, total)
     if known > begin and not as_json:
         click.echo(f"Note: {_gone(by, known)}", err=as_csv)
+
+
+def _csv(by: str, rows: list[tuple[str, Sums]]) -> None:
+    from smtpplus.observation.statistics import FIELDS
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow((by, *FIELDS))
+    writer.writerows((_harmless(key), *_values(summed).values()) for key, summed in rows)
 
 
 def _gone(by: By, known: float) -> str:

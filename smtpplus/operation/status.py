@@ -102,7 +102,8 @@ def _print_standing(stands: Standing) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    click.echo(f"Under way: {stands.running}. Ready or held: {stands.ready}. Waiting for their time: {stands.delayed}.")
+    most = f" of {stands.slots.connections} ([delivery] connections)" if stands.slots is not None else ""
+    click.echo(f"Under way: {stands.running}{most}. Ready or held: {stands.ready}. Waiting for their time: {stands.delayed}.")
     if stands.preempting is not None:
         click.echo(f"Urgent mail: nothing below level {stands.preempting} starts.")
     if stands.backing_off:
@@ -112,6 +113,12 @@ def _print_standing(stands: Standing) -> None:
         console().print(table)
         if stands.destinations_backing_off > len(stands.backing_off):
             click.echo(f"{stands.destinations_backing_off} destinations are left alone in all.")
+    full = [each for each in stands.crowded if each.running >= each.window]
+    if full:
+        table = Table("Takes no more at a time", "Under way", "Allowed now", "Wait in memory")
+        for busy in full:
+            table.add_row(*map(Text, (busy.destination, str(busy.running), str(busy.window), str(busy.waiting))))
+        console().print(table)
     if stands.over_rate:
         table = Table("Waits for its limit", "", "Limit", "Until")
         for wait in stands.over_rate:

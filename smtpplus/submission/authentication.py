@@ -21,7 +21,8 @@ from smtpplus.mail.reasons import Refusal
 from smtpplus.mail.reply import printable
 from smtpplus.submission import sasl, scram
 from smtpplus.submission.admission import LOGGED_IN, SENDER, Admission
-from smtpplus.submission.checker import LoginRefused, TrustedClient, adapted
+from smtpplus.submission.checker import adapted
+from smtpplus.submission.credentials import LoginRefused, TrustedClient
 
 _LOGIN_DONE = b"235 2.7.0 Authentication successful\r\n"
 

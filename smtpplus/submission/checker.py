@@ -12,13 +12,12 @@ from typing import Any, Callable, Protocol
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
-from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred
 from twisted.mail import smtp
 from twisted.mail.interfaces import IMessageDelivery
 from twisted.python.failure import Failure
-from zope.interface import Attribute, Interface, implementer
+from zope.interface import Attribute, implementer
 
 from smtpplus.accounts import unknown
 from smtpplus.accounts.authorization import Verdict, authorize, authorize_message, inactive
@@ -33,6 +32,7 @@ from smtpplus.mail.header import Header
 from smtpplus.mail.reasons import Refusal
 from smtpplus.submission import scram
 from smtpplus.submission.acceptance import received_field
+from smtpplus.submission.credentials import ITrustedClient, LoginRefused
 from smtpplus.submission.scram import IProof, IVerifiers, Proof
 
 Hello = tuple[bytes, bytes]  # the name the client gave, and its IP address, as Twisted has them
@@ -88,32 +88,6 @@ class ISubmissionDelivery(IMessageDelivery):
 
     def validateHeader(sender: str, header: Header) -> None:
         """Raise Refusal unless the user may send what `header` says it is from. `sender` is the envelope's."""
-
-
-class ITrustedClient(Interface):
-    """Credentials of a client whose network is trusted: it acts for `username` without a password."""
-
-    username: bytes = Attribute("name of the user")
-
-
-@implementer(ITrustedClient)
-class TrustedClient:
-    """See ITrustedClient."""
-
-    __slots__ = ("username",)
-
-    def __init__(self, username: str) -> None:
-        self.username = username.encode("utf-8")
-
-
-class LoginRefused(UnauthorizedLogin):
-    """`reason` is a code of mail.reasons, and `user` a user's name or the mark of one that nobody has (accounts.unknown), for log and
-    alerts; the client gets LOGIN_FAILED whatever they are."""
-
-    def __init__(self, reason: str, user: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.user = user
 
 
 @implementer(ICredentialsChecker, IVerifiers)

@@ -32,7 +32,7 @@ from smtpplus.events import Events
 from smtpplus.mail import reasons
 from smtpplus.mail.envelope import Envelope
 from smtpplus.submission.acceptance import Acceptance
-from smtpplus.submission.checker import ITrustedClient
+from smtpplus.submission.credentials import ITrustedClient
 from smtpplus.submission.listener import Dependencies, SubmissionFactory
 from smtpplus.submission.scram import IProof, IVerifiers, pretended
 from smtpplus.submission.sessions import Sessions

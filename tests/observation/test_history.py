@@ -141,8 +141,8 @@ class HistoryTests(TestCase):
         """D3: of the mail of some levels, that is found which was accepted in a span of time, or before it and had not ended."""
         told: list[Event] = [msgspec.structs.replace(accepted(number, NOW - 20 + number), level=1) for number in range(5)]
         told.append(accepted(9, NOW - 18))
-        told.append(Delivered(NOW - 19.5, told[0].id, "y@b.com", "b.com", "", "250", 1, 0.1, 1))  # type: ignore[attr-defined]  # it is
-        told.append(Delivered(NOW - 17.5, told[1].id, "y@b.com", "b.com", "", "250", 1, 0.1, 1))  # type: ignore[attr-defined]
+        told.append(Delivered(NOW - 19.5, told[0].id, "y@b.com", "b.com", "", "250", 1, 0.1, 1))  # type: ignore[attr-defined]  # all have an id
+        told.append(Delivered(NOW - 17.5, told[1].id, "y@b.com", "b.com", "", "250", 1, 0.1, 1))  # type: ignore[attr-defined]  # all have an id
         yield self.write(*told)
         found = yield self.database.read(lambda connection: record.urgent(connection, [1, 2], NOW - 18.5, NOW - 16.5))
         self.assertEqual(found, [name(number, NOW - 20 + number) for number in (1, 2, 3)])

@@ -134,12 +134,12 @@ def test_gate(*, waiting: Queued, stands: Standing | None, expected: str, said: 
     [
         (*busy(100), "connections", "all slots are taken: 100 attempts are under way, of 100", "raise [delivery] connections, now 100"),
         (*busy(100, level=1), "connections", "100 attempts are under way", "restart smtpplus"),
-        (*busy(96), "reserved", "the last 4 are kept for level 1 ([delivery] reserved_for_preempting)", "[delivery] connections"),
+        (*busy(96), "reserved", "4 of these for level 1 alone ([delivery] reserved_for_preempting)", "[delivery] connections"),
         (*busy(96, level=1), "turn", "9 are ready and 96 under way", "smtpplus status"),
-        (*busy(86, (1, 5)), "reserved", "the last 10 are for destinations that have none, and b.com has 1", "[delivery] connections"),
+        (*busy(86, (1, 5)), "reserved", "10 of these for destinations that have none, and b.com has 1", "[delivery] connections"),
         (*busy(86, (1, 5), level=1), "turn", "waits for its turn", "smtpplus status"),
         (*busy(86), "turn", "waits for its turn", "smtpplus status"),
-        (*busy(16, (16, 16)), "destination-full", "now 20; the last 4 are kept for level 1)", "raise [delivery] per_destination, now 20"),
+        (*busy(16, (16, 16)), "destination-full", "now 20, 4 of these for level 1 alone)", "raise [delivery] per_destination, now 20"),
         (*busy(5, (5, 5)), "destination-full", "it takes 5 at a time so far", "[delivery] initial_per_destination"),
         (*busy(19, (19, 16), level=1), "turn", "waits for its turn", "smtpplus status"),
         (*busy(20, (20, 16), level=1), "destination-full", "20 attempts at b.com are under way", "per_destination, now 20"),
@@ -149,6 +149,13 @@ def test_the_limit_of_attempts_is_named(*, waits: Queued, stands: Standing, expe
     """D3: mail that waits for a slot says whose limit is reached, with its key, its value, how many are under way, and what changes it."""
     found = gate(waits, stands, str)
     assert (found.gate, said in found.text, command in found.command) == (expected, True, True), found
+
+
+def test_nothing_goes_while_the_daemon_does_not_run() -> None:
+    """D3: what waits for a time or a rule is told that the daemon has to run, too."""
+    for more in ({"state": "deferred", "reply": "451 no", "attempts": 2}, {"state": "scheduled"}, {"state": "held", "rule": RULE}):
+        assert gate(queued(due=90.0, **more), None, str).following.endswith("if the daemon runs then: now it does not")
+        assert "daemon" not in gate(queued(due=90.0, **more), IDLE, str).following
 
 
 def test_who_has_waited_long_is_not_preempted() -> None:
@@ -162,7 +169,7 @@ def test_no_rule_is_recommended_twice() -> None:
     """D3: what is under way although a rule holds its like names that rule and how to lift it, and no second pause."""
     for rule, said in (
         (Rule(7, "user", "app", "finish", "too much"), "rule 7 (too much) lets it finish"),
-        (Rule(7, "user", "app", "stop", "too much"), "rule 7 (too much) may stop it no longer"),
+        (Rule(7, "user", "app", "stop", "too much"), "rule 7 (too much) does not stop it: its end is sent"),
     ):
         found = gate(queued(state="trying", due=50.0, attempts=1, rule=rule), IDLE, str)
         assert (found.gate, found.command) == ("under-way", "smtpplus queue release --rule 7")

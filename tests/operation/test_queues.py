@@ -19,7 +19,7 @@ from smtpplus.operation.cli import main
 from smtpplus.queue import rows
 from smtpplus.queue.entry import EnvelopeIds
 from smtpplus.queue.rates import OverRate
-from smtpplus.queue.standing import Row, Standing
+from smtpplus.queue.standing import Crowded, Row, Slots, Standing
 from smtpplus.storage import schema, writes
 from smtpplus.storage.engine import create_engine, migrate
 
@@ -286,6 +286,18 @@ def test_status_counts_what_waits_for_its_time(engine: Engine, queue: Queue) -> 
     change(engine, put(engine), due=later)
     assert "Waiting for their time: 2." in queue("status")
     assert queue("status", "--json")["daemon"]["delayed"] == 2
+
+
+def test_status_names_the_limits_that_are_reached(engine: Engine, queue: Queue) -> None:
+    """D3: how many attempts are under way of how many, and the destinations that take no more."""
+    crowded = (Crowded("full.net", 5, 5, 16, 4, 70), Crowded("free.net", 1, 5, 16, 4, 1))
+    row = Row(os.getpid(), Standing(71, 0, 6, slots=Slots(100, 4, 10, (1, 2)), crowded=crowded))
+    with engine.begin() as connection:
+        connection.execute(insert(schema.status).values(name="queue", value=msgspec.json.encode(row).decode(), at=1.0))
+    told = queue("status")
+    assert "Under way: 6 of 100 ([delivery] connections)." in told
+    assert ("full.net" in told, "free.net" in told) == (True, False)
+    assert len(queue("status", "--json")["daemon"]["crowded"]) == 2
 
 
 def test_doctor_says_why_mail_waits_for_a_next_hop(engine: Engine, queue: Queue) -> None:
