@@ -80,6 +80,15 @@ class Delivery:
             self._send(transfer)
         return transfer
 
+    def prepare(self, destination: str, level: int) -> None:
+        """See mail.disposition. Where nobody was reached before, the request itself is the first to ask."""
+        pool = self._pools.get(destination)
+        if pool is not None:
+            try:
+                pool.prepare(level)
+            except Exception:
+                self._log.failure("no connection to {destination} is prepared", destination=destination)
+
     def _signed(self, transfer: Transfer, fields: bytes | Fault) -> None:
         if transfer.over:
             return

@@ -53,6 +53,12 @@ class Pool:
             self._waiting.append(transfer)
             self._open()
 
+    def prepare(self, level: int) -> None:
+        """Have a connection idle, or about to be, for one who is to come."""
+        if not (self._idle or self._openings or self._full or self._dialer.stopping):
+            self._openings += 1
+            self._dialer.open(self.hop, self, self._settled, level)
+
     def _open(self) -> None:
         """Open as many connections as transfers wait for."""
         if self._full:

@@ -69,3 +69,6 @@ class DeliveryAgent(Protocol):
         With `taken` an attempt of several transactions tells between them who has the message; `done` then tells of the others, one at
         least.
         """
+
+    def prepare(self, destination: str, level: int) -> None:
+        """An urgent request of that level will come for it in some milliseconds: have a connection at hand."""

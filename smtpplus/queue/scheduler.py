@@ -65,6 +65,7 @@ class Scheduler:
         self._spool = spool
         self._window = Window(spool=spool, ready=ready, destination=destination, line_up=self.line_up, clock=clock, now=now)
         self._throttle = Throttle(rates=rates, window=self._window, preemption=preemption, hold=self._hold, now=now)
+        self._agent = agent
         self._ready = ready
         self._preemption = preemption
         self._settlement = settlement
@@ -128,6 +129,7 @@ class Scheduler:
         if entry is None:
             return 0.0
         self._attempts.take()
+        self._agent.prepare(entry.destination, entry.level)
         return entry.due
 
     def accepted(self, envelope: Envelope, content: Content) -> None:

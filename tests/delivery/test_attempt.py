@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from smtpplus.mail.disposition import Disposition
 from smtpplus.mail.envelope import CHUNK, WholeContent
 from tests.delivery.peer import Line, Peer
-from tests.delivery.rig import SMALL, DeliveryCase, Pieces, Underway, cut, request, said
+from tests.delivery.rig import SMALL, DeliveryCase, Held, Pieces, Underway, cut, request, said
 from tests.rig.next_hop import NextHop
 
 
@@ -80,6 +80,30 @@ class AcceptedTests(DeliveryCase):
             taken = hop.await_deliveries(lambda deliveries: len(deliveries) == 101)
             await delivery.stop()
         assert [sum(each.connection == number for each in taken) for number in (1, 2)] == [100, 1]
+
+    async def test_a_prepared_connection_waits_for_its_message(self) -> None:
+        """A27: while the only session works, one that is prepared is opened before the urgent message for it comes, and only one."""
+        content = Held([SMALL])
+
+        def sessions() -> int:
+            return len({each.connection for each in list(hop.arrivals)})
+
+        with NextHop() as hop:
+            delivery = self.make(("*", hop.via))
+            delivery.prepare(hop.via, 1)  # nobody was reached there yet: without effect
+            bulk = self.sending(delivery, request(hop.via, "bulk@b.example", content=content))
+            await self.until(lambda: sessions() == 1)
+            delivery.prepare(hop.via, 1)
+            delivery.prepare(hop.via, 1)
+            await self.until(lambda: sessions() == 2)
+            await self.send(delivery, request(hop.via, "urgent@b.example", level=1))
+            delivery.prepare(hop.via, 1)  # one is idle
+            content.release()
+            await bulk
+            taken = hop.await_deliveries(lambda deliveries: len(deliveries) == 2)
+            await delivery.stop()
+        assert [(each.recipients, each.connection) for each in taken] == [(("urgent@b.example",), 2), (("bulk@b.example",), 1)]
+        assert sessions() == 2
 
 
 class VerdictTests(DeliveryCase):

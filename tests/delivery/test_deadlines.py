@@ -54,6 +54,9 @@ class Agent:
         self.pool.take(transfer)
         return transfer
 
+    def prepare(self, destination: str, level: int) -> None:
+        self.pool.prepare(level)
+
     def later(self, seconds: float) -> None:
         """Let that much time pass, and sweep."""
         self.clock.ahead += seconds

@@ -73,11 +73,15 @@ class HoldingAgent:
 
     def __init__(self) -> None:
         self.transfers: list[Held] = []
+        self.prepared: list[tuple[str, int]] = []
 
     def deliver(self, request: Request, done: Told, taken: Told | None = None) -> Held:
         transfer = Held(request, done, taken)
         self.transfers.append(transfer)
         return transfer
+
+    def prepare(self, destination: str, level: int) -> None:
+        self.prepared.append((destination, level))
 
     def begun(self) -> list[int]:
         """The ids of the envelopes whose attempts began, in order."""

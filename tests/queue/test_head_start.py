@@ -78,6 +78,7 @@ class HeadStartTests(QueueCase):
         self.clock.advance(0)
         self.assertTrue(self.agent.transfers[0].stopped)
         self.assertEqual(self.agent.begun(), [1])
+        self.assertEqual(self.agent.prepared, [("example.net", 1)])  # the next hop's connection is seen to meanwhile
         released.set()
         yield accepted
         self.clock.advance(0)

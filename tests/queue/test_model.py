@@ -90,6 +90,9 @@ class Hop:
         self.running.append(transfer)
         return transfer
 
+    def prepare(self, destination: str, level: int) -> None:
+        """It needs no connection."""
+
     def _ended(self, transfer: Transfer, dispositions: list[Disposition], done: Callable[[list[Disposition]], None]) -> None:
         self.running.remove(transfer)
         done(dispositions)
