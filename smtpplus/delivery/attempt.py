@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import random as random_module
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -20,6 +20,7 @@ from twisted.python.threadpool import ThreadPool
 
 from smtpplus.client_tls import Contexts
 from smtpplus.config import Configuration
+from smtpplus.delivery.conversion import Lost, converted
 from smtpplus.delivery.dial import Dialer, Manner
 from smtpplus.delivery.fault import Fault
 from smtpplus.delivery.maildir import MaildirWriter
@@ -30,8 +31,9 @@ from smtpplus.delivery.signing import Signer
 from smtpplus.delivery.transfer import Done, Transfer
 from smtpplus.mail import reasons
 from smtpplus.mail.disposition import Request
-from smtpplus.mail.envelope import Content
+from smtpplus.mail.envelope import Content, Envelope
 from smtpplus.mail.reply import Reply
+from smtpplus.mail.seven_bit import Unconvertible
 from smtpplus.right_of_way import Favour
 
 VERIFIED = " verified"  # behind a destination: sessions for mail that requires TLS, which are verified whatever the route says
@@ -72,8 +74,8 @@ class Delivery:
 
     def deliver(self, request: Request, done: Done, taken: Done | None = None) -> Transfer:
         """Begin an attempt; see mail.disposition."""
-        transfer = Transfer(request, done, _NOWHERE, taken)
-        if self._signer is not None and self._signer.active and not request.envelope.unauthorized:
+        transfer = Transfer(request, done, _NOWHERE, taken, self._convert)
+        if self._signer is not None and self._signs(request.envelope):
             transfer.holder = _Signing()
             self._signer.sign(request.envelope, request.content, functools.partial(self._signed, transfer))
         else:
@@ -99,6 +101,28 @@ class Delivery:
         if fields:
             transfer.request = msgspec.structs.replace(transfer.request, content=Topped(fields, transfer.request.content))
         self._send(transfer)
+
+    def _convert(self, transfer: Transfer) -> Deferred[Content | Fault]:
+        """What was accepted in 7 bits, for a peer without 8BITMIME, and signed anew: the signature on top of it was for other octets."""
+        return Deferred.fromCoroutine(self._converted(transfer))
+
+    async def _converted(self, transfer: Transfer) -> Content | Fault:
+        envelope = transfer.request.envelope
+        try:
+            content = await converted(transfer.content)
+        except Unconvertible as why:
+            return Fault(reasons.PEER_LACKS_8BITMIME, str(why))
+        except Lost:
+            return Fault(reasons.CONTENT_LOST)
+        if not self._signs(envelope):
+            return content
+        signed: Deferred[bytes | Fault] = Deferred()
+        cast(Signer, self._signer).sign(envelope, content, signed.callback, converted=True)
+        fields = await signed
+        return fields if isinstance(fields, Fault) else Topped(fields, content)
+
+    def _signs(self, envelope: Envelope) -> bool:
+        return self._signer is not None and self._signer.active and not envelope.unauthorized
 
     def _send(self, transfer: Transfer) -> None:
         request = transfer.request

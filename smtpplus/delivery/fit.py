@@ -49,7 +49,7 @@ def fit(request: Request, dialogue: Dialogue, now: float) -> Fit | Fault:
         fault = Fault(reasons.PEER_LACKS_SMTPUTF8)
         return Fit(doubt=fault) if ascii_only else fault
     if eight and "8BITMIME" not in dialogue.extensions:
-        return Fit(utf8=utf8, doubt=Fault(reasons.PEER_LACKS_8BITMIME))
+        return Fit(utf8=utf8, doubt=Fault(reasons.PEER_LACKS_8BITMIME, "it is not converted twice"))
     return Fit(eight, utf8)
 
 

@@ -81,7 +81,6 @@ class Opening:
         self.dialer = dialer
         self._hop = hop
         self._level = level  # of the most urgent mail that waits for the session
-        self._finding = False
         self._tls = hop.tls or dialer.manner.tls
         self.keeper = keeper
         self._settled = settled
@@ -97,14 +96,13 @@ class Opening:
         self._over = False
 
     def start(self) -> None:
-        self._finding = True
         self._find().addCallback(self._found).addErrback(self._stumbled)
 
     def hurry(self, level: int) -> None:
         """Mail of that level waits for the session."""
         if level < self._level:
             self._level = level
-            if self._finding:
+            if not self._targets:
                 self._find().addErrback(lambda _: None)  # whoever asks for urgent mail takes those along who asked before
 
     def cancel(self) -> None:
@@ -123,7 +121,6 @@ class Opening:
         return (resolver.mail_hosts if self._hop.way is Way.MX else resolver.addresses)(self._hop.host, self._level)
 
     def _found(self, answer: Targets | Fault) -> None:
-        self._finding = False
         if isinstance(answer, Fault):
             # The name of a smarthost is the operator's, not the sender's: its slips can be corrected while mail waits.
             wrong = self._hop.way is not Way.MX and answer.reason is not reasons.DNS_FAILED

@@ -72,7 +72,7 @@ class Signer:
         self._keys: Keys = {}
         self._seen: int | None = None  # generation of the keys
         self._waiting: list[Callable[[], None]] = []  # until the keys are read for the first time
-        self._done: OrderedDict[int, bytes] = OrderedDict()  # envelope id → fields
+        self._done: OrderedDict[int, bytes] = OrderedDict()  # envelope id, or -id of what it was converted to → fields
         self._under_way: dict[int, list[Signed]] = {}
         self._bench = RSABench(reactor, threads)
         self._authors = functools.lru_cache(maxsize=4096)(dkim.author_domains)
@@ -90,21 +90,24 @@ class Signer:
         if self._loop.running:
             self._loop.stop()
 
-    def sign(self, envelope: Envelope, content: Content, done: Signed) -> None:
-        """Call `done` with the fields to put on top of the message, b"" for none, at once if possible; with a Fault if that fails."""
+    def sign(self, envelope: Envelope, content: Content, done: Signed, *, converted: bool = False) -> None:
+        """Call `done` with the fields to put on top of the message, b"" for none, at once if possible; with a Fault if that fails.
+
+        `converted`: the content is not the one that was accepted, but what became of it for some peers."""
         if self._seen is None:
-            self._waiting.append(lambda: self.sign(envelope, content, done))
+            self._waiting.append(lambda: self.sign(envelope, content, done, converted=converted))
             return
-        fields = self._done.get(envelope.id)
+        number = -envelope.id if converted else envelope.id
+        fields = self._done.get(number)
         if fields is not None:
             done(fields)
             return
-        asked = self._under_way.get(envelope.id)
+        asked = self._under_way.get(number)
         if asked is not None:
             asked.append(done)
             return
-        self._under_way[envelope.id] = [done]
-        _Signing(self, envelope.id, content).read()
+        self._under_way[number] = [done]
+        _Signing(self, number, content).read()
 
     def keys_for(self, author: str) -> list[Key]:
         """Who signs for this From."""

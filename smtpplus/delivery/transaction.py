@@ -1,9 +1,10 @@
 """A transaction on a connection: what is asked of the peer for a transfer, and the content on its way.
 
 It holds the transfer while it runs, and so stops and goes on as the transfer says. Nothing is proposed to a peer that the message does
-not fit; where only the content can tell, it is looked at first. Of more recipients than the peer takes at a time the first are proposed,
-and `is_part` says that others are left. How a transaction ends is the connection's business: it hears of a misfit by `misfit`, of
-everything else from the peer. Whatever goes wrong unexpectedly cuts the connection.
+not fit; where only the content can tell, it is looked at first, and converted if it has 8-bit octets that the peer does not take. Of
+more recipients than the peer takes at a time the first are proposed, and `is_part` says that others are left. How a transaction ends is
+the connection's business: it hears of a misfit by `misfit`, of everything else from the peer. Whatever goes wrong unexpectedly cuts
+the connection.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from smtpplus.delivery.terms import Proposal
 from smtpplus.delivery.transfer import NOTHING, Transfer
 from smtpplus.mail import reasons
 from smtpplus.mail.disposition import Request
+from smtpplus.mail.envelope import Content
 from smtpplus.mail.reply import Reply
 
 BLOCK_PATIENCE = 180.0  # seconds for one piece of data, RFC 5321 §4.5.3.2.5
@@ -179,8 +181,22 @@ class Transaction:
             return
         if clean:
             self._propose(request, verdict)
+        elif clean is not None and verdict.doubt is not None and verdict.doubt.reason is reasons.PEER_LACKS_8BITMIME and transfer.convert:
+            converting = transfer.convert(transfer).addCallback(lambda content: self._converted(transfer, content))
+            converting.addErrback(lambda failure: self._link.cut(Fault(reasons.UNEXPECTED, str(failure.value))))
         else:
             self._misfit(transfer, Fault(reasons.CONTENT_LOST) if clean is None else verdict.doubt)
+
+    def _converted(self, transfer: Transfer, content: Content | Fault) -> None:
+        """The content in 7 bits is another one: it is looked at like the first, also for its size."""
+        if self.transfer is not transfer:
+            return
+        if isinstance(content, Fault):
+            self._misfit(transfer, content)
+        else:
+            transfer.convert = None
+            transfer.request = msgspec.structs.replace(transfer.request, content=content)
+            self._approach(transfer)
 
     # --- the content --------------------------------------------------------------------------------------------------------------
 

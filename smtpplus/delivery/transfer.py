@@ -11,15 +11,18 @@ from __future__ import annotations
 from typing import Callable, Protocol, Sequence
 
 import msgspec
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from smtpplus.delivery.fault import Fault
 from smtpplus.delivery.terms import Proposal
 from smtpplus.mail import reasons
 from smtpplus.mail.disposition import Disposition, Request
+from smtpplus.mail.envelope import Content
 from smtpplus.mail.reply import Outcome, Reply
 
 Done = Callable[[list[Disposition]], None]
+Convert = Callable[["Transfer"], Deferred[Content | Fault]]
 Verdict = Reply | Fault | None  # on one recipient: the peer's, ours, or none
 NOTHING = Proposal("", ())  # was told to whoever is no SMTP peer
 REASON_OF = {  # of a verdict that the peer gave
@@ -48,11 +51,13 @@ class Holder(Protocol):
 class Transfer:
     """Implements mail.disposition.Transfer."""
 
-    __slots__ = ("_decided", "_done", "_taken", "given_up", "holder", "left", "over", "pressed", "request", "stopped")
+    __slots__ = ("_decided", "_done", "_taken", "content", "convert", "given_up", "holder", "left", "over", "pressed", "request", "stopped")
     _log = Logger()
 
-    def __init__(self, request: Request, done: Done, holder: Holder, taken: Done | None = None) -> None:
+    def __init__(self, request: Request, done: Done, holder: Holder, taken: Done | None = None, convert: Convert | None = None) -> None:
         self.request = request
+        self.content = request.content  # as it was accepted
+        self.convert = convert  # makes of that what a peer without 8BITMIME takes; None: that was done, or nobody can
         self.holder = holder
         self.stopped = False
         self.pressed = False  # it goes on although it is stopped: who is more urgent waits for its connection

@@ -511,8 +511,9 @@ PEER_BROKE_PROTOCOL = _reason(
 PEER_LACKS_8BITMIME = _reason(
     "peer_lacks_8bitmime",
     "554 5.6.3",
-    "{peer} does not take 8-bit messages",
-    "The message has octets outside ASCII and the next hop does not offer 8BITMIME (RFC 6152 §3).",
+    "{peer} does not take 8-bit messages, and this one cannot be converted: {cause}",
+    "The message has octets outside ASCII and the next hop does not offer 8BITMIME (RFC 6152 §3). A MIME message is converted to"
+    " quoted-printable, unless a signature would break, or something else than the bodies of its parts has such octets.",
     "send it with quoted-printable or base64",
 )
 PEER_LACKS_SMTPUTF8 = _reason(

@@ -225,7 +225,7 @@ class VerdictTests(DeliveryCase):
             line.message()
             line.gone()
 
-        eight, plain = WholeContent(b"\r\n\xe9\r\n"), WholeContent(b"\r\ne\r\n")
+        eight, plain = WholeContent(b"Subject: no MIME\r\n\r\n\xe9\r\n"), WholeContent(b"\r\ne\r\n")
         with Peer(script) as peer:
             delivery = self.make(("*", peer.via))
             found = [

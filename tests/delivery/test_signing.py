@@ -152,6 +152,26 @@ class SigningTests(DeliveryCase):
         assert await self.arrived(WholeContent(MESSAGE), unauthorized=True) == MESSAGE
         assert self.verified(await self.arrived(WholeContent(MESSAGE)), 1)
 
+    async def test_what_is_converted_is_signed_as_it_leaves(self) -> None:
+        """C5, RFC 6376 §5.3: 8-bit mail has one signature for who takes it, and one over the converted octets for who does not."""
+        await self.prepare("ed25519")
+        mime = b"MIME-Version: 1.0\r\nContent-Transfer-Encoding: 8bit\r\n"
+        content = WholeContent(mime + MESSAGE.replace(b"A line", "Grüße".encode()))
+
+        def script(line: Line) -> None:
+            line.greet("250-old.example\r\n250 PIPELINING\r\n")
+            line.message()
+            line.gone()
+
+        assert self.verified(await self.arrived(content, body="8BITMIME"), 1)
+        with Peer(script) as peer:
+            delivery = self.make(("*", peer.via), signer=self.signer)
+            await self.send(delivery, request(peer.via, content=content, body="8BITMIME"))
+            await delivery.stop()
+        message = bytes(peer.lines[0].received).partition(b"DATA\r\n")[2].removesuffix(b"QUIT\r\n").removesuffix(b".\r\n")
+        assert b"Gr=C3=BC=C3=9Fe" in message
+        assert self.verified(message, 1)
+
     async def test_keys_change_while_it_runs(self) -> None:
         """A new key replaces the older one of its algorithm, one that waits for its record does not, and without keys nobody asks."""
         await self.prepare()
