@@ -97,11 +97,10 @@ class Intake:
 
     def _moved(self, _: object) -> None:
         self._moving = 0
+        room = self._share.chunks * CHUNK
         if self._aborted:
             self._place.drop()
-            return
-        room = self._share.chunks * CHUNK
-        if self._finish is not None:
+        elif self._finish is not None:
             self._finish()
         elif self._held >= room // 2:
             self._move()

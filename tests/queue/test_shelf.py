@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 
 from smtpplus.mail.envelope import CHUNK, Content, Envelope, Recipient, queue_id
 from smtpplus.queue import actions
-from smtpplus.queue.intake import Intake
+from smtpplus.queue.intake import MOST, Intake
 from smtpplus.queue.rules import Rules
 from smtpplus.queue.selection import QueueView, Selection
 from smtpplus.queue.shelf import RUN
@@ -25,7 +25,7 @@ from tests.queue import house
 from tests.queue.fixtures import LATER, NEVER, OK, envelope
 from tests.queue.house import QueueCase
 
-OCTETS = b"Subject: long\r\n\r\n" + os.urandom(2 * RUN * CHUNK + 83)
+OCTETS = b"Subject: long\r\n\r\n" + os.urandom(4 * RUN * CHUNK + 83)
 ROWS = "SELECT id, state, chunks, content IS NULL FROM messages ORDER BY id"
 
 
@@ -144,6 +144,20 @@ class FileShelfTests(ShelfCase):
         self.assertEqual([row[0] for row in self.rows(ROWS)], [9, 10])
 
     @inlineCallbacks
+    def test_more_and_the_end_come_while_it_goes_on(self) -> Any:
+        """C2: what comes in the moment the client is told to go on, more than one write of it and the commit, stands where it belongs."""
+        intake = self.queue.spool.begin(1)
+        cut = MOST * CHUNK
+        waiting = intake.write(OCTETS[:cut])
+        assert waiting is not None
+        yield waiting
+        for start in range(cut, len(OCTETS), CHUNK // 2):
+            intake.write(OCTETS[start : start + CHUNK // 2])
+        yield intake.commit(self.long(1))
+        yield self.begun(1)
+        self.assertEqual(b"".join((yield self.pieces(self.agent.transfers[0].request.content))), OCTETS)
+
+    @inlineCallbacks
     def test_an_aborted_upload_leaves_nothing(self) -> Any:
         """C2: the client goes away between two writes, in the middle of one, before the first: no file and no row is left."""
         between: Intake = yield self.upload(1)
@@ -151,8 +165,10 @@ class FileShelfTests(ShelfCase):
         between.abort()
         self.queue.spool.begin(2).abort()
         amid = self.queue.spool.begin(3)
-        amid.write(OCTETS)
+        waiting = amid.write(OCTETS)
+        assert waiting is not None
         amid.abort()
+        yield waiting
         self.assertIsNone(amid.write(OCTETS))
         yield self.until(lambda: not amid._moving and not self.on_disk())
         self.assertEqual(self.rows(ROWS), [])
@@ -270,7 +286,7 @@ class FileShelfTests(ShelfCase):
 
         self.patch(self.files, "read", counted)
         yield self.pieces(content)
-        self.assertEqual(asked, [RUN * CHUNK, RUN * CHUNK, 100])
+        self.assertEqual(asked, [*[RUN * CHUNK] * 4, 100])
 
     @inlineCallbacks
     def test_rows_of_an_earlier_release(self) -> Any:

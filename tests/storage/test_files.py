@@ -52,6 +52,22 @@ class ContentFilesTests(TestCase):
         modes = [path.stat().st_mode & 0o777 for path in (self.directory, self.directory / queue_id(7))]
         self.assertEqual(modes, [0o700, 0o600])
 
+    async def test_what_is_promised_is_synced(self) -> None:
+        """C2: when `finish` has fired the content is synced, then the directory with its name; a directory that was made, in its own."""
+        synced: list[str] = []
+        for name in ("fdatasync", "fsync"):
+            call = getattr(os, name)
+
+            def spied(handle: int, name: str = name, call: Any = call) -> None:
+                call(handle)
+                synced.append(f"{name} {Path(os.readlink(f'/proc/self/fd/{handle}')).name}")
+
+            self.patch(os, name, spied)
+        await self.files.append(1, [b"a"], first=True)
+        self.assertEqual(synced, [f"fsync {self.directory.parent.name}"])
+        await self.files.finish(1, [b"b"], 2, first=False)
+        self.assertEqual(synced[1:], [f"fdatasync {queue_id(1)}", f"fsync {self.directory.name}"])
+
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
     async def test_they_belong_to_who_serves(self) -> None:
         """What root writes can be read and removed by the user that the directory belongs to, who may be the one to serve next time."""
