@@ -79,23 +79,7 @@ class Scheduler:
         self._looking = LoopingCall(self._look)
         self._looking.clock = clock
         self._reach = self._make_reach(schedule)
-        self._attempts = Attempts(
-            database=database,
-            agent=agent,
-            window=self._window,
-            ready=ready,
-            reach=self._reach,
-            preemption=preemption,
-            settlement=settlement,
-            schedule=schedule,
-            crowd=connections - reserved - connections // SPARE,
-            unspent=self._throttle.give_back,
-            wake=self._wake,
-            rest=self._rest,
-            clock=clock,
-            now=now,
-            events=events,
-        )
+        self._attempts = self._make_attempts(database, schedule, events)
         self._head_start = self._make_head_start(schedule)
         self._set_back = SetBack(database=database, pick_up=self._window.pick_up, schedule=schedule, now=now)
 
@@ -108,6 +92,25 @@ class Scheduler:
             wake=self._wake,
             clock=self._clock,
             now=self._now,
+        )
+
+    def _make_attempts(self, database: Database, schedule: Sequence[float], events: Events) -> Attempts:
+        return Attempts(
+            database=database,
+            agent=self._agent,
+            window=self._window,
+            ready=self._ready,
+            reach=self._reach,
+            preemption=self._preemption,
+            settlement=self._settlement,
+            schedule=schedule,
+            crowd=self._connections - self._reserved - self._connections // SPARE,
+            unspent=self._throttle.give_back,
+            wake=self._wake,
+            rest=self._rest,
+            clock=self._clock,
+            now=self._now,
+            events=events,
         )
 
     def _make_head_start(self, schedule: Sequence[float]) -> HeadStart:
