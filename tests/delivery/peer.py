@@ -16,6 +16,7 @@ from types import TracebackType
 
 PATIENCE = 20.0  # seconds
 EHLO = "250-next.example\r\n250-PIPELINING\r\n250-SIZE 100000000\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
+TLS_EHLO = EHLO.replace("250-PIPELINING", "250-STARTTLS\r\n250-PIPELINING")
 
 
 class Line:
@@ -67,6 +68,15 @@ class Line:
         self.command("EHLO")
         self.send(ehlo)
 
+    def greet_encrypted(self, certificate: Path, ehlo: str = EHLO, clear: str = TLS_EHLO) -> None:
+        """The session up to the first MAIL, over STARTTLS; `clear` is what the peer offers before."""
+        self.greet(clear)
+        self.command("STARTTLS")
+        self.send("220 go\r\n")
+        self.start_tls(certificate)
+        self.command("EHLO")
+        self.send(ehlo)
+
     def envelope(self, *rcpt: str) -> None:
         """MAIL, one RCPT per reply, DATA: everything is taken but what the replies to RCPT say."""
         self.command("MAIL")
@@ -92,6 +102,41 @@ class Line:
 
 
 Script = Callable[[Line], None]
+
+
+def plain(line: Line) -> None:
+    """Takes one message."""
+    line.greet()
+    line.message()
+    line.gone()
+
+
+def offering(line: Line) -> None:
+    """Offers TLS, and takes one message without."""
+    line.greet(TLS_EHLO)
+    line.message()
+    line.gone()
+
+
+def rubbish(line: Line) -> None:
+    """Answers the handshake with what is none."""
+    line.greet(TLS_EHLO)
+    line.command("STARTTLS")
+    line.send("220 go\r\n")
+    line.read()
+    line.send("rubbish\r\n" * 100)
+    line.gone()
+
+
+def encrypted(certificate: Path, ehlo: str = EHLO) -> Script:
+    """Takes one message over TLS."""
+
+    def script(line: Line) -> None:
+        line.greet_encrypted(certificate, ehlo)
+        line.message()
+        line.gone()
+
+    return script
 
 
 class Peer:

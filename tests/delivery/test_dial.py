@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet.ssl import Certificate
 
 from smtpplus.config import Route
@@ -19,37 +14,11 @@ from smtpplus.delivery import dial
 from smtpplus.delivery.opening import is_own
 from smtpplus.mail.disposition import Disposition
 from tests.delivery.name_server import NameServer, a, aaaa, mx
-from tests.delivery.peer import EHLO, Line, Peer
+from tests.delivery.peer import TLS_EHLO, Line, Peer, encrypted, offering, plain, rubbish
+from tests.delivery.pem import certificate
 from tests.delivery.rig import SMALL, DeliveryCase, Pieces, cut, reactor, request, said
 
 DELIVERED = [("bob@b.example", 250, "delivered")]
-TLS_EHLO = EHLO.replace("250-PIPELINING", "250-STARTTLS\r\n250-PIPELINING")
-
-
-def certificate(path: Path, *names: str) -> Path:
-    """A PEM file with a key and a self-signed certificate for host names and IP addresses."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a test")])
-    now = datetime.datetime.now(datetime.UTC)
-    alternatives: list[x509.GeneralName] = []
-    for name in names:
-        numeric = name[0].isdigit()
-        alternatives.append(x509.IPAddress(ipaddress.ip_address(name)) if numeric else x509.DNSName(name))
-    made = (
-        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number(), now, now + datetime.timedelta(1))
-        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
-    return path
-
-
-def plain(line: Line) -> None:
-    line.greet()
-    line.message()
-    line.gone()
 
 
 class MailExchangeTests(DeliveryCase):
@@ -222,59 +191,33 @@ class EncryptionTests(DeliveryCase):
         path = certificate(folder / "peer.pem", *names)
         return path, Certificate.loadPEM(path.read_bytes())
 
-    def encrypted(self, path: Path) -> Any:
-        def script(line: Line) -> None:
-            line.greet(TLS_EHLO)
-            line.command("STARTTLS")
-            line.send("220 go\r\n")
-            line.start_tls(path)
-            line.command("EHLO")
-            line.send(EHLO)
-            self.taken = line.message()
-            line.gone()
-
-        return script
-
     async def test_opportunistic_tls_takes_any_certificate(self) -> None:
         """Offered encryption is used, whoever the peer is; content of one and of many pieces arrives exactly through it."""
         path, _ = self.pem("elsewhere.example")
         large = b"Subject: x\r\n\r\n" + b".y" * 30 + (b"\r\n." + b"z" * 60) * 20_000 + b"\r\n"
         for octets in (SMALL, large):
-            assert await self.attempt("opportunistic", self.encrypted(path), content=Pieces(cut(octets))) == DELIVERED
-            assert self.taken == octets.replace(b"\r\n.", b"\r\n..") + b".\r\n"
+            assert await self.attempt("opportunistic", encrypted(path), content=Pieces(cut(octets))) == DELIVERED
+            taken = bytes(self.peer.lines[0].received).partition(b"DATA\r\n")[2].removesuffix(b"QUIT\r\n")
+            assert taken == octets.replace(b"\r\n.", b"\r\n..") + b".\r\n"
             assert b"Subject" not in self.peer.lines[0].received.partition(b"STARTTLS\r\n")[0]
 
     async def test_verify_wants_the_peers_name(self) -> None:
         """verify takes a trusted certificate for the very host, and no other."""
         path, trust = self.pem("127.0.0.1")
         other, other_trust = self.pem("elsewhere.example")
-        assert await self.attempt("verify", self.encrypted(path), trust=trust) == DELIVERED
-        assert await self.attempt("verify", self.encrypted(other), trust=other_trust) == [("bob@b.example", 454, "tls_failed")]
-        assert await self.attempt("verify", self.encrypted(path), trust=other_trust) == [("bob@b.example", 454, "tls_failed")]
+        assert await self.attempt("verify", encrypted(path), trust=trust) == DELIVERED
+        assert await self.attempt("verify", encrypted(other), trust=other_trust) == [("bob@b.example", 454, "tls_failed")]
+        assert await self.attempt("verify", encrypted(path), trust=other_trust) == [("bob@b.example", 454, "tls_failed")]
 
     async def test_required_goes_nowhere_without(self) -> None:
         """required takes any certificate, and never plaintext."""
         path, _ = self.pem("elsewhere.example")
-        assert await self.attempt("required", self.encrypted(path)) == DELIVERED
+        assert await self.attempt("required", encrypted(path)) == DELIVERED
         assert await self.attempt("required", plain) == [("bob@b.example", 454, "tls_unavailable")]
         assert b"MAIL" not in self.peer.lines[0].received
 
     async def test_a_failed_handshake_falls_back_on_a_fresh_connection(self) -> None:
         """Opportunistic TLS that breaks is followed by plaintext on a new connection; required TLS is not."""
-
-        def rubbish(line: Line) -> None:
-            line.greet(TLS_EHLO)
-            line.command("STARTTLS")
-            line.send("220 go\r\n")
-            line.read()
-            line.send("this is no handshake\r\n" * 100)
-            line.gone()
-
-        def offering(line: Line) -> None:
-            line.greet(TLS_EHLO)
-            line.message()
-            line.gone()
-
         assert await self.attempt("opportunistic", rubbish, offering) == DELIVERED
         assert len(self.peer.lines) == 2
         assert await self.attempt("required", rubbish, offering) == [("bob@b.example", 454, "tls_failed")]

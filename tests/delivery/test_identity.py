@@ -15,7 +15,6 @@ from smtpplus.mail.disposition import Disposition
 from tests.delivery.name_server import NameServer, a
 from tests.delivery.peer import EHLO, Line, Peer
 from tests.delivery.rig import DeliveryCase, reactor, request, said
-from tests.delivery.test_dial import TLS_EHLO
 
 OFFERS = EHLO.replace("250-PIPELINING", "250-AUTH PLAIN\r\n250-REQUIRETLS\r\n250-PIPELINING")
 HOST = "mx.example"
@@ -58,12 +57,7 @@ class IdentityTests(DeliveryCase):
         (self.directory / "password").write_text("secret")
 
         def script(line: Line) -> None:
-            line.greet(TLS_EHLO)
-            line.command("STARTTLS")
-            line.send("220 go\r\n")
-            line.start_tls(path)
-            line.command("EHLO")
-            line.send(OFFERS)
+            line.greet_encrypted(path, OFFERS)
             line.command("AUTH")
             line.send("235 welcome\r\n")
             line.message()

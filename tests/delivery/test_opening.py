@@ -16,9 +16,9 @@ from twisted.trial.unittest import SkipTest
 from smtpplus.config import Route
 from smtpplus.delivery import opening, questions
 from tests.delivery.name_server import NameServer, a, aaaa, mx
-from tests.delivery.peer import EHLO, Line, Peer
+from tests.delivery.peer import EHLO, Line, Peer, encrypted, plain
+from tests.delivery.pem import certificate
 from tests.delivery.rig import DeliveryCase, Underway, reactor, request, said
-from tests.delivery.test_dial import TLS_EHLO, certificate, plain
 
 DELIVERED = [("bob@b.example", 250, "delivered")]
 
@@ -201,17 +201,7 @@ class RequireTLSTests(DeliveryCase):
         path = certificate(Path(self.mktemp()).absolute(), "127.0.0.1")
         trust = Certificate.loadPEM(path.read_bytes())
 
-        def script(line: Line) -> None:
-            line.greet(TLS_EHLO)
-            line.command("STARTTLS")
-            line.send("220 go\r\n")
-            line.start_tls(path)
-            line.command("EHLO")
-            line.send(EHLO.replace("250-PIPELINING", "250-REQUIRETLS\r\n250-PIPELINING"))
-            line.message()
-            line.gone()
-
-        with Peer(script) as peer:
+        with Peer(encrypted(path, EHLO.replace("250-PIPELINING", "250-REQUIRETLS\r\n250-PIPELINING"))) as peer:
             delivery = self.make(("*", peer.via), tls="opportunistic", trust=trust)
             for require in (True, False):
                 assert said(await self.send(delivery, request(peer.via, require_tls=require))) == DELIVERED

@@ -7,9 +7,9 @@ from typing import Any
 from twisted.internet.ssl import Certificate
 
 from tests.delivery.name_server import Broken, NameServer, a, mx
-from tests.delivery.peer import EHLO, Line, Peer
+from tests.delivery.peer import Peer, encrypted
+from tests.delivery.pem import certificate
 from tests.delivery.rig import DeliveryCase, reactor, request, said
-from tests.delivery.test_dial import TLS_EHLO, certificate
 
 
 class TargetsTests(DeliveryCase):
@@ -47,18 +47,7 @@ class TargetsTests(DeliveryCase):
         folder = self.folder()
         folder.mkdir()
         path = certificate(folder / "peer.pem", fit)
-
-        def script(line: Line) -> None:
-            line.greet(TLS_EHLO)
-            line.command("STARTTLS")
-            line.send("220 go\r\n")
-            line.start_tls(path)
-            line.command("EHLO")
-            line.send(EHLO)
-            line.message()
-            line.gone()
-
-        with Peer(script) as peer:
+        with Peer(encrypted(path)) as peer:
             trust = Certificate.loadPEM(path.read_bytes())
             delivery = self.make(("*", "mx"), tls="verify", trust=trust, dns=(server.address,), mx_port=peer.port)
             found = [said(await self.send(delivery, request(f"{domain}.example")))[0][1:] for domain in ("odd", "b")]

@@ -16,10 +16,9 @@ from smtpplus.operation import health
 from smtpplus.operation.health import Finding
 from smtpplus.operation.smarthosts import sessions
 from tests.delivery.peer import EHLO, Line, Peer, Script
-from tests.delivery.test_dial import certificate
+from tests.delivery.pem import certificate
 
 LOGIN = "AUTH PLAIN " + base64.b64encode(b"\0ann\0pencil").decode() + "\r\n"
-WITH_TLS = EHLO.replace("250 SMTPUTF8", "250-STARTTLS\r\n250 AUTH PLAIN")
 
 
 def visited(*routes: Route, tls: str = "opportunistic", patience: float = 5.0) -> list[Finding]:
@@ -66,12 +65,7 @@ def test_tls_is_as_the_route_says(password: str, tmp_path: Path) -> None:
     path = certificate(tmp_path / "peer.pem", "127.0.0.1")
 
     def starttls(line: Line) -> None:
-        line.greet(WITH_TLS)
-        line.command("STARTTLS")
-        line.send("220 2.0.0 go\r\n")
-        line.start_tls(path)
-        line.command("EHLO")
-        line.send(EHLO)
+        line.greet_encrypted(path)
         line.gone()
 
     with Peer(starttls) as peer:

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from tests.delivery.peer import Line
-from tests.delivery.test_dial import TLS_EHLO
+from tests.delivery.peer import offering, rubbish
 from tests.scenario.hop import HELLO, WHOLE, HopCase, delivered
 
 
 class AnswersStarttlsWithRubbish(HopCase):
     async def test_it(self) -> None:
         """RFC 7435: a handshake that fails is followed by plaintext on a fresh connection, within the same attempt."""
-
-        def rubbish(line: Line) -> None:
-            line.greet(TLS_EHLO)
-            line.command("STARTTLS")
-            line.send("220 go\r\n")
-            line.read()
-            line.send("rubbish\r\n" * 100)
-            line.gone()
-
-        def takes(line: Line) -> None:
-            line.greet(TLS_EHLO)
-            line.message()
-            line.gone()
-
-        assert await self.relay(rubbish, takes, tls="opportunistic") == delivered(1)
+        assert await self.relay(rubbish, offering, tls="opportunistic") == delivered(1)
         assert self.peer.lines[0].received.startswith(HELLO + b"STARTTLS\r\n\x16\x03")
         assert b"Subject" not in self.peer.lines[0].received
         assert [line.received for line in self.peer.lines[1:]] == [WHOLE]

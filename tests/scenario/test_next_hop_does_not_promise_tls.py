@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from twisted.internet.ssl import Certificate
 
-from tests.delivery.peer import EHLO, Line
+from tests.delivery.peer import Line, offering
+from tests.delivery.pem import certificate
 from tests.delivery.rig import SMALL
-from tests.delivery.test_dial import TLS_EHLO, certificate
 from tests.scenario.hop import BOB, HELLO, HopCase
 
 BACK = "dsn started 1 ann@a.example"
@@ -20,16 +20,11 @@ class DoesNotPromiseTLS(HopCase):
         path = certificate(folder / "peer.pem", "127.0.0.1")
 
         def script(line: Line) -> None:
-            line.greet(TLS_EHLO)
             if len(self.peer.lines) == 1:
-                line.command("STARTTLS")
-                line.send("220 go\r\n")
-                line.start_tls(path)
-                line.command("EHLO")
-                line.send(EHLO)
+                line.greet_encrypted(path)
+                line.gone()
             else:
-                line.message()
-            line.gone()
+                offering(line)
 
         trust = Certificate.loadPEM(path.read_bytes())
         stated = await self.relay(script, trust=trust, home="", require_tls=True, ret="FULL")

@@ -6,7 +6,7 @@ from typing import Any
 
 from smtpplus.mail.envelope import Recipient
 from tests.delivery.peer import Line
-from tests.delivery.test_dial import certificate
+from tests.delivery.pem import certificate
 from tests.scenario.hop import BOB, HopCase, delivered
 
 OFFERS = "PIPELINING", "SIZE 100000000", "8BITMIME", "SMTPUTF8", "CHUNKING", "BINARYMIME", "DSN", "MT-PRIORITY MIXER", "DELIVERBY 1"
@@ -24,12 +24,7 @@ class OffersEverything(HopCase):
 
         def script(line: Line) -> None:
             answer = "".join(f"250-{each}\r\n" for each in ("next.example", *OFFERS, *MORE))
-            line.greet(f"{answer}250 STARTTLS\r\n")
-            line.command("STARTTLS")
-            line.send("220 go\r\n")
-            line.start_tls(path)
-            line.command("EHLO")
-            line.send(f"{answer}250 HELP\r\n")
+            line.greet_encrypted(path, f"{answer}250 HELP\r\n", f"{answer}250 STARTTLS\r\n")
             line.command("MAIL")
             line.command("RCPT")
             line.send("250 ok\r\n250 ok\r\n")
