@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 from smtpplus.delivery.conversion import converted
 from smtpplus.mail.envelope import CHUNK, Content, WholeContent
 from tests.delivery.peer import EHLO, Line, Peer
-from tests.delivery.rig import DeliveryCase, Pieces, Underway, cut, request, said
+from tests.delivery.rig import DeliveryCase, Held, Pieces, Underway, cut, request, said
 
 HEADER = b"From: ann@a.example\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
 EIGHT = HEADER + b"Content-Transfer-Encoding: 8bit\r\n\r\n"
@@ -76,15 +76,14 @@ class ConversionTests(DeliveryCase):
             while line.read():
                 pass
 
-        content = Pieces(cut(EIGHT + b"\xe9\r\n" * 100_000), slow=True)
+        content = Held([EIGHT, b"\xe9\r\n", b"x\r\n"])
         with Peer(script) as peer:
             delivery = self.make(("*", peer.via))
             underway = Underway(delivery, request(peer.via, content=content, body="8BITMIME"))
-            await self.until(lambda: peer.lines and b"EHLO" in peer.lines[0].received)
-            await self.turn(0.01)
+            await self.until(lambda: content._last)
             underway.transfer.abandon()
             assert said(await underway.ended)[0][2] == "abandoned"
-            await self.turn(0.05)
+            content.release()
             await delivery.stop()
         assert b"MAIL" not in peer.lines[0].received
         assert underway.calls == 1
