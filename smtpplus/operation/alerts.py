@@ -43,7 +43,7 @@ def list_alerts(operation: Operation, list_: str | None, as_json: bool) -> None:
         if not found:
             need(connection, list_=list_)
     if as_json:
-        print_json({"failing": silent, "problems": found})
+        print_json(found)  # the channels that fail are with the settings
         return
     for sentence in silent:
         click.echo(f"Not everybody is told: {sentence}.\n")
@@ -111,18 +111,23 @@ def settings(operation: Operation, /, *, kind: str | None, mode: str | None, lis
 def _show(operation: Operation, connection: Connection, list_: str, as_json: bool) -> None:
     from smtpplus.observation import desk
     from smtpplus.observation.problems import all_kinds
+    from smtpplus.operation.channels import failing
 
+    silent = list(failing(connection, time.time()))
     found = desk.Settings(connection)
     addresses = found.to(list_, "", operation.configuration.alerts.to)
     rows = [(kind, found.mode(list_, kind), meaning) for kind, meaning in all_kinds().items()]
     if as_json:
-        print_json({"list": list_ or None, "to": list(addresses), "kinds": {kind: mode for kind, mode, _ in rows}})
+        kinds = {kind: mode for kind, mode, _ in rows}
+        print_json({"list": list_ or None, "to": list(addresses), "kinds": kinds, "failing": silent})
         return
     from rich.table import Table
     from rich.text import Text
 
     whose = f"of list {list_}" if list_ else "of the server"
     click.echo(f"Alerts {whose} go to: {', '.join(addresses) or 'nobody (the log and the webhook alone)'}")
+    for sentence in silent:
+        click.echo(f"Not everybody is told: {sentence}.")
     table = Table("Kind", "Told", "What it means")
     for row in rows:
         table.add_row(*map(Text, row))

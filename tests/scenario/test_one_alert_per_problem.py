@@ -40,7 +40,7 @@ def test_a_storm_of_refusals_is_one_alert_and_one_digest(tmp_path: Path) -> None
         assert letters[0]["Subject"].endswith("domain not authorized: mail from x@stranger.example was refused")
         assert letters[1]["Subject"].startswith(f"[relay.example.com] {STORM - 1} more: domain not authorized")
         assert f"{STORM} in all" in str(letters[1].get_payload(decode=True))
-        (problem,) = [each for each in ask(daemon, "alerts", "list")["problems"] if each["kind"] == "domain_not_authorized"]
+        (problem,) = [each for each in ask(daemon, "alerts", "list") if each["kind"] == "domain_not_authorized"]
         assert (problem["count"], problem["told"], problem["list"]) == (STORM, STORM, "default")
         shown = run(daemon, "alerts", "list").stdout
         for part in (
