@@ -82,12 +82,12 @@ class Delivery:
             self._send(transfer)
         return transfer
 
-    def prepare(self, destination: str, level: int) -> None:
+    def prepare(self, envelope: Envelope, destination: str) -> None:
         """See mail.disposition. Where nobody was reached before, the request itself is the first to ask."""
-        pool = self._pools.get(destination)
+        pool = self._pools.get(_key(envelope, destination))
         if pool is not None:
             try:
-                pool.prepare(level)
+                pool.prepare(envelope.level)
             except Exception:
                 self._log.failure("no connection to {destination} is prepared", destination=destination)
 
@@ -126,7 +126,7 @@ class Delivery:
 
     def _send(self, transfer: Transfer) -> None:
         request = transfer.request
-        pool = self._pools.get(request.destination + VERIFIED if _is_strict(request) else request.destination)
+        pool = self._pools.get(_key(request.envelope, request.destination))
         if pool is None:
             self._set_out(transfer)
             return
@@ -155,14 +155,14 @@ class Delivery:
             self._reactor.callLater(0, transfer.settle, "discard:", [DISCARDED] * len(request.recipients))
         elif hop.way is Way.MAILDIR:
             self._maildir.take(transfer, hop.path)
-        elif not _is_strict(request):
+        elif not _is_strict(request.envelope):
             self._open_pool(transfer, request.destination, hop)
         elif hop.way is Way.MX:  # RFC 8689 §4.2.1
             self._later(
                 transfer, Fault(reasons.PEER_LACKS_REQUIRETLS, "its mail hosts are found by MX records, which nobody authenticates")
             )
         else:
-            self._open_pool(transfer, request.destination + VERIFIED, msgspec.structs.replace(hop, tls="verify"))
+            self._open_pool(transfer, _key(request.envelope, request.destination), msgspec.structs.replace(hop, tls="verify"))
 
     def _open_pool(self, transfer: Transfer, key: str, hop: Hop) -> None:
         pool = self._pools[key] = Pool(hop, self._dialer, functools.partial(self._forget, key))
@@ -183,9 +183,14 @@ class Delivery:
         self._reactor.callLater(0, transfer.settle, "", (), fault)
 
 
-def _is_strict(request: Request) -> bool:
+def _is_strict(envelope: Envelope) -> bool:
     """Whether the message must have verified TLS. A notification about one that must is not lost for want of it (RFC 8689 §5)."""
-    return request.envelope.require_tls and bool(request.envelope.sender)
+    return envelope.require_tls and bool(envelope.sender)
+
+
+def _key(envelope: Envelope, destination: str) -> str:
+    """Of the pool for it."""
+    return destination + VERIFIED if _is_strict(envelope) else destination
 
 
 class _Nowhere:

@@ -70,5 +70,5 @@ class DeliveryAgent(Protocol):
         least.
         """
 
-    def prepare(self, destination: str, level: int) -> None:
-        """An urgent request of that level will come for it in some milliseconds: have a connection at hand."""
+    def prepare(self, envelope: Envelope, destination: str) -> None:
+        """An urgent request for it will come in some milliseconds: have a connection at hand."""

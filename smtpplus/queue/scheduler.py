@@ -132,7 +132,7 @@ class Scheduler:
         if entry is None:
             return 0.0
         self._attempts.take()
-        self._agent.prepare(entry.destination, entry.level)
+        self._agent.prepare(envelope, entry.destination)
         return entry.due
 
     def accepted(self, envelope: Envelope, content: Content) -> None:

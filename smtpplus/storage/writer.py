@@ -30,6 +30,7 @@ from smtpplus.storage.statement import Declined, Row, Statement
 
 Steps = Sequence[tuple[Statement, Row]]
 Work = Callable[[sqlalchemy.Connection], Any]
+Results = deque[tuple["Unit", Failure | None]]
 BATCH = 500  # units in one group commit at most, so that one never waits long behind the others
 SLICE = 8  # units that are told of their commit before what they have brought about has its turn: some 0.5 ms
 
@@ -63,7 +64,8 @@ class Writer:
         self._reactor = reactor
         self._road = road or NoRightOfWay(reactor)
         self._gathered: list[Unit] = []
-        self._results: deque[tuple[Unit, Failure | None]] = deque()  # of commits; who handed them in is to be told
+        self._urgent: Results = deque()  # of commits; who handed them in is to be told
+        self._others: Results = deque()
         self._inbox: queue.SimpleQueue[list[Unit] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -111,25 +113,28 @@ class Writer:
 
     def _tell(self, results: Sequence[tuple[Unit, Failure | None]]) -> None:
         """Units are committed, or have failed; none at all: the thread has ended."""
-        waiting = bool(self._results)
+        waiting = bool(self._urgent or self._others)
         self._finished = self._finished or not results
-        urgent = [pair for pair in results if pair[0].urgent]
-        self._results.extendleft(reversed(urgent))
-        self._results += [pair for pair in results if not pair[0].urgent] if urgent else results
+        for pair in results:
+            (self._urgent if pair[0].urgent else self._others).append(pair)
         if not waiting:
             self._fire()
 
     def _fire(self) -> None:
-        """Call back a few, in order; the others when what these have brought about has had its turn."""
-        for _ in range(min(SLICE, len(self._results))):
-            unit, failure = self._results.popleft()
+        """Call back a few, in order, the last of which is not urgent; the rest when what these have brought about has had its turn."""
+        for place in range(SLICE):
+            urgent = self._urgent and (place < SLICE - 1 or not self._others)
+            results = self._urgent if urgent else self._others
+            if not results:
+                break
+            unit, failure = results.popleft()
             if failure is None:
                 unit.done.callback(unit.result)
             else:
                 unit.done.errback(failure)
             if unit.urgent:
                 self._road.attend()
-        if self._results:
+        if self._urgent or self._others:
             self._reactor.callLater(0, self._fire)
         elif self._finished:
             self._ended.callback(None)

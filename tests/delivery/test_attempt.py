@@ -90,14 +90,15 @@ class AcceptedTests(DeliveryCase):
 
         with NextHop() as hop:
             delivery = self.make(("*", hop.via))
-            delivery.prepare(hop.via, 1)  # nobody was reached there yet: without effect
+            urgent = request(hop.via, "urgent@b.example", level=1)
+            delivery.prepare(urgent.envelope, hop.via)  # nobody was reached there yet: without effect
             bulk = self.sending(delivery, request(hop.via, "bulk@b.example", content=content))
             await self.until(lambda: len(hop.attempts) == 1)
-            delivery.prepare(hop.via, 1)
-            delivery.prepare(hop.via, 1)
+            delivery.prepare(urgent.envelope, hop.via)
+            delivery.prepare(urgent.envelope, hop.via)
             await self.until(lambda: sessions() == 2)
-            await self.send(delivery, request(hop.via, "urgent@b.example", level=1))
-            delivery.prepare(hop.via, 1)  # one is idle
+            await self.send(delivery, urgent)
+            delivery.prepare(urgent.envelope, hop.via)  # one is idle
             content.release()
             await bulk
             taken = hop.await_deliveries(lambda deliveries: len(deliveries) == 2)

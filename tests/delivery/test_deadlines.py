@@ -15,6 +15,7 @@ from smtpplus.delivery.terms import Awaited
 from smtpplus.delivery.transaction import BLOCK_PATIENCE
 from smtpplus.delivery.transfer import Done, Transfer
 from smtpplus.mail.disposition import Disposition, Request
+from smtpplus.mail.envelope import Envelope
 from tests.delivery.peer import EHLO, Line, Peer
 from tests.delivery.rig import DeliveryCase, Pieces, Underway, cut, reactor, request, said
 
@@ -54,8 +55,8 @@ class Agent:
         self.pool.take(transfer)
         return transfer
 
-    def prepare(self, destination: str, level: int) -> None:
-        self.pool.prepare(level)
+    def prepare(self, envelope: Envelope, destination: str) -> None:
+        self.pool.prepare(envelope.level)
 
     def later(self, seconds: float) -> None:
         """Let that much time pass, and sweep."""

@@ -80,8 +80,8 @@ class HoldingAgent:
         self.transfers.append(transfer)
         return transfer
 
-    def prepare(self, destination: str, level: int) -> None:
-        self.prepared.append((destination, level))
+    def prepare(self, envelope: Envelope, destination: str) -> None:
+        self.prepared.append((destination, envelope.level))
 
     def begun(self) -> list[int]:
         """The ids of the envelopes whose attempts began, in order."""

@@ -90,7 +90,7 @@ class Hop:
         self.running.append(transfer)
         return transfer
 
-    def prepare(self, destination: str, level: int) -> None:
+    def prepare(self, envelope: Envelope, destination: str) -> None:
         """It needs no connection."""
 
     def _ended(self, transfer: Transfer, dispositions: list[Disposition], done: Callable[[list[Disposition]], None]) -> None:

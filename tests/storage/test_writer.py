@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy
 from twisted.internet import reactor
-from twisted.internet.defer import DeferredList, inlineCallbacks
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.trial.unittest import TestCase
 
 from smtpplus.accounts.fields import AccountError
@@ -17,7 +17,7 @@ from smtpplus.storage import schema, writes
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
 from smtpplus.storage.statement import Declined, RowsGone
-from smtpplus.storage.writer import SLICE, DatabaseClosed, Steps
+from smtpplus.storage.writer import SLICE, DatabaseClosed, Steps, Unit
 
 
 def message(number: int, content: bytes = b"x") -> Steps:
@@ -68,6 +68,30 @@ class WriterTests(TestCase):
             unit.addCallback(lambda _, number: told.append(number), number)
         yield DeferredList(units)
         self.assertEqual(told, [7, "attended", 8, "attended", 1, 2, 3, 4, 5, 6, 9])
+
+    @inlineCallbacks
+    def test_urgent_ones_keep_their_order_and_leave_others_a_place(self) -> Any:
+        """A27, C2: urgent units of a later commit do not overtake those of an earlier one, and one of each slice is not urgent."""
+        told: list[int] = []
+        later: list[Any] = []
+
+        def tell(_: object, number: int) -> None:
+            told.append(number)
+            if number == 1:  # a second commit is told of while most of the first waits
+                writer = self.database.writer
+                units = [Unit((), None, Deferred(), durable=True, urgent=True) for _ in range(10)]
+                for place, unit in enumerate(units, 101):
+                    unit.done.addCallback(tell, place)
+                later.extend(unit.done for unit in units)
+                writer._tell([(unit, None) for unit in units])
+
+        units = [self.database.run(message(number), urgent=number <= 10) for number in range(1, 13)]
+        for number, unit in enumerate(units, 1):
+            unit.addCallback(tell, number)
+        yield DeferredList(units)
+        yield DeferredList(later)
+        self.assertEqual([number for number in told if number not in (11, 12)], [*range(1, 11), *range(101, 111)])
+        self.assertEqual((told.index(11), told.index(12)), (SLICE - 1, 2 * SLICE - 1))
 
     @inlineCallbacks
     def test_committed_when_fired(self) -> Any:
