@@ -21,7 +21,7 @@ from typing import Callable, ClassVar
 
 from smtpplus.delivery.exchange import Exchange
 from smtpplus.delivery.fault import answered
-from smtpplus.delivery.login import Login, LoginFault
+from smtpplus.delivery.login import REPEATED, Login, LoginFault
 from smtpplus.delivery.replies import Malformed
 from smtpplus.delivery.terms import Awaited, Proposal, Step, Terms
 from smtpplus.mail import reasons
@@ -110,7 +110,8 @@ class Dialogue(Exchange):
 
     def _answer(self, awaited: Awaited, code: int, lines: list[bytes]) -> Step:
         if code == 421 and awaited is not Awaited.QUIT:  # RFC 5321 §3.8: may answer anything
-            return self._goodbye(from_peer(code, lines))
+            reply = from_peer(code, lines)
+            return self._goodbye(self._login.shown(reply) if self._login is not None else reply)
         if 300 <= code < 400 and awaited not in _GO_ON:  # neither yes nor no
             return self._breach(f"it answers {awaited.words} with {code}")
         return self._ON[awaited](self, code, lines)
@@ -118,7 +119,7 @@ class Dialogue(Exchange):
     def _malformed(self, fault: Malformed) -> Step:
         """Behind the final dot what begins as a verdict is one, though it has no end: not to believe it would send the message again."""
         if not fault.code or self._sending or not self._awaited or self._awaited[0] is not Awaited.FINAL:
-            return super()._malformed(fault)
+            return self._breach(REPEATED) if self._login is not None and self._login.is_in(str(fault)) else super()._malformed(fault)
         self.closing = True
         return self._answer(self._awaited.popleft(), fault.code, [b"(" + str(fault).encode() + b")"])
 
@@ -186,16 +187,17 @@ class Dialogue(Exchange):
         return self._break(reasons.PEER_LOGIN_FAILED, cause) if command is None else self._send(Awaited.AUTH, command)
 
     def _on_auth(self, code: int, lines: list[bytes]) -> Step:
-        exchange = self._login.exchange if self._login is not None else None
-        assert exchange is not None
+        login = self._login
+        assert login is not None
+        assert login.exchange is not None
         if code < 300:
-            if exchange.proved():
+            if login.exchange.proved():
                 return Step.READY
             return self._break(reasons.PEER_LOGIN_FAILED, "it did not prove that it knows the password")
         if code >= 400:
-            return self._try_login(code, str(from_peer(code, lines)))
+            return self._try_login(code, str(login.shown(from_peer(code, lines))))
         try:
-            return self._send(Awaited.AUTH, exchange.respond(lines[0].strip().decode("ascii", "replace")))
+            return self._send(Awaited.AUTH, login.respond(lines[0].strip().decode("ascii", "replace")))
         except LoginFault as fault:
             return self._break(reasons.PEER_LOGIN_FAILED, str(fault))
 

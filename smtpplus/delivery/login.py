@@ -4,6 +4,8 @@ With SCRAM (RFC 5802, RFC 7677) the password never travels, and who does not kno
 proved before the login counts. A mechanism that is refused hands over to the next: PLAIN after SCRAM always, as a smarthost may
 have no verifier for the account; LOGIN only if PLAIN was not understood, so that a wrong password is not tried twice in
 the clear. Failure: LoginFault, in words.
+
+What a peer says at login may be its echo of what we sent. Invariant: nothing of that, and no part of the password, is told to anybody.
 """
 
 from __future__ import annotations
@@ -17,8 +19,11 @@ import unicodedata
 from typing import Callable, Protocol
 
 from smtpplus.delivery.terms import Credentials
+from smtpplus.mail.reply import Reply
 
 ITERATIONS = range(4096, 200_001)  # RFC 7677 §4 from below; from above our own limit: 100 ms of the reactor's time, once
+REPEATED = "the reply repeated what was sent at login and is not shown"
+_FRAGMENT = 8  # characters of a secret that are taken for it, as an echo may be cut: ours; 6 octets in base64
 _NOT_UNDERSTOOD = range(500, 505)
 
 
@@ -41,7 +46,7 @@ class Exchange(Protocol):
 class Login:
     """The mechanisms to try, in their order. `offered` is what stands behind AUTH in the answer to EHLO; `random` gives octets."""
 
-    __slots__ = ("_left", "_mechanism", "exchange")
+    __slots__ = ("_left", "_mechanism", "_secrets", "exchange")
 
     def __init__(self, credentials: Credentials, offered: str, random: Callable[[int], bytes]) -> None:
         names = offered.upper().split()
@@ -52,6 +57,8 @@ class Login:
         }
         self._left = [(name, make) for name, make in known.items() if name in names]
         self._mechanism = ""
+        password = credentials.password
+        self._secrets = {_bare(secret) for text in {password, _prepared(password)} for secret in (text, _encoded(text.encode()))}
         self.exchange: Exchange | None = None
 
     def next(self, code: int = 0) -> str | None:
@@ -60,7 +67,34 @@ class Login:
             return None
         self._mechanism, make = self._left.pop(0)
         self.exchange = make()
+        self._secrets.add(_bare(self.exchange.command.partition(" ")[2].partition(" ")[2]))
         return self.exchange.command
+
+    def respond(self, challenge: str) -> str:
+        """The answer to a 334 in the try that was begun last; LoginFault."""
+        assert self.exchange is not None
+        response = self.exchange.respond(challenge)
+        self._secrets.add(_bare(response))
+        return response
+
+    def is_in(self, text: str) -> bool:
+        """Whether `text` has the password or what was sent so far, or a part of these, in whatever case and with whatever blanks."""
+        bare = _bare(text)
+        return any(_occurs(secret, bare) for secret in self._secrets)
+
+    def shown(self, reply: Reply) -> Reply:
+        """What may be told of a reply of the peer."""
+        return Reply(reply.code, reply.enhanced, REPEATED) if self.is_in(reply.text) else reply
+
+
+def _bare(text: str) -> str:
+    """`text` without what an echo may change."""
+    return "".join(text.split()).casefold().rstrip("=")
+
+
+def _occurs(secret: str, text: str) -> bool:
+    length = min(len(secret), _FRAGMENT)
+    return bool(secret) and any(secret[start : start + length] in text for start in range(len(secret) - length + 1))
 
 
 def _encoded(octets: bytes) -> str:

@@ -25,7 +25,7 @@ from smtpplus.mail.disposition import Disposition
 from smtpplus.mail.envelope import Envelope, queue_id
 from smtpplus.mail.header import Header, decoded, encode_field, find_header_end
 from smtpplus.mail.lines import overlong
-from smtpplus.mail.reasons import DELIVERED, PEER_DEFERRED, PEER_REFUSED, REASONS, Refusal
+from smtpplus.mail.reasons import DELIVERED, PEER_DEFERRED, PEER_LOGIN_FAILED, PEER_REFUSED, REASONS, Refusal
 from smtpplus.mail.reply import printable
 
 Kind = Literal["failed", "delayed", "delivered"]
@@ -47,6 +47,7 @@ _CLOSING = {
     "relayed": "What becomes of it there is not known here.",
 }
 _SAID_BY_PEER = frozenset((PEER_DEFERRED.code, PEER_REFUSED.code, DELIVERED.code))
+_FOR_THE_LOG = frozenset((PEER_LOGIN_FAILED.code,))  # whose words are for who runs this server, and may be about its passwords
 _STATUS = {2: "2.0.0", 4: "4.0.0", 5: "5.0.0"}  # RFC 3463 §3.1, where the reply has none
 DETAILED = 100  # recipients that are told everything about
 NAMED = 1_000  # recipients that are named, with their status; the others are counted
@@ -158,8 +159,17 @@ def _explanation(report: _Report) -> str:
     return "\n".join(wrapped) + "\n"
 
 
+def _said(disposition: Disposition) -> str:
+    """The reply as its sender may know it."""
+    if disposition.reason in _FOR_THE_LOG:
+        return f"{disposition.reply.code} {_code(disposition)}"
+    return str(disposition.reply)
+
+
 def _words(kind: Kind, disposition: Disposition) -> list[str]:
-    words = str(disposition.reply)
+    words = _said(disposition)
+    if disposition.reason in _FOR_THE_LOG:
+        return [f"    Reason: {words}", "    It lies with this mail server; who runs it finds more in its log."]
     speaker = f"{disposition.peer} said" if disposition.reason in _SAID_BY_PEER and disposition.peer else "Reason"
     lines = [f"    {speaker}: {words}"]
     reason = REASONS.get(disposition.reason)
@@ -231,13 +241,13 @@ def _status(report: _Report) -> bytes:
 
 def _recipient(report: _Report, disposition: Disposition) -> list[str]:
     """What is known of a recipient."""
-    recipient, reply, host = disposition.recipient, disposition.reply, _peer_host(disposition.peer)
+    recipient, host = disposition.recipient, _peer_host(disposition.peer)
     speaker = "smtp" if host and disposition.reason in _SAID_BY_PEER else "x-smtpplus"  # RFC 3464 §2.3.6: whose words these are
     fields = [_field("Original-Recipient", _original(recipient.orcpt))] if recipient.orcpt else []
     fields += _core(report, disposition)
     if host:
         fields.append(_field("Remote-MTA", f"dns; {host}"))
-    fields += [_folded("Diagnostic-Code", f"{speaker}; {reply}"), _field("Last-Attempt-Date", _date(report.now))]
+    fields += [_folded("Diagnostic-Code", f"{speaker}; {_said(disposition)}"), _field("Last-Attempt-Date", _date(report.now))]
     if report.kind == "delayed" and report.until is not None:
         fields.append(_field("Will-Retry-Until", _date(report.until)))
     return fields

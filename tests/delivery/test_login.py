@@ -12,7 +12,7 @@ from scramp import ScramException, ScramMechanism
 
 from smtpplus.config import Route
 from smtpplus.delivery.dialogue import Dialogue
-from smtpplus.delivery.login import Login, LoginFault, Scram
+from smtpplus.delivery.login import REPEATED, Login, LoginFault, Scram
 from smtpplus.delivery.terms import Credentials, Step, Terms
 from tests.delivery.peer import Line, Peer
 from tests.delivery.rig import DeliveryCase, request, said
@@ -150,6 +150,37 @@ def test_login_follows_where_plain_is_not_understood(how: str) -> None:
     start = f"C: {PLAIN}\nS: 504 5.5.4 what?\nC: AUTH LOGIN\nS: 334 VXNlcg==\nC: {encoded('user')}\nS: 334 UA==\nC: {encoded('pencil')}\n"
     assert opened("PLAIN LOGIN", start + "S: 235 in", how) == (Step.READY, "")
     assert opened("PLAIN LOGIN", start + "S: 334 again?", how) == (Step.BROKEN, "it asks again")
+
+
+RESPONSE = encoded(chr(0) + "user" + chr(0) + "pencil")
+ASKED = f"C: AUTH LOGIN\nS: 334 VXNlcg==\nC: {encoded('user')}\nS: 334 UA==\nC: {encoded('pencil')}\n"
+PROVING = f"C: {SCRAM}\nS: 334 {encoded(FIRST)}\nC: {encoded(FINAL)}\n"
+HIDDEN = f"535 5.7.8 {REPEATED}"
+ECHOES = {
+    "the command": ("PLAIN", f"C: {PLAIN}\nS: 535 5.7.8 Syntax error in: {PLAIN}", HIDDEN),
+    "the response": ("PLAIN", f"C: {PLAIN}\nS: 535 5.7.8 what is {RESPONSE}?", HIDDEN),
+    "its beginning": ("PLAIN", f"C: {PLAIN}\nS: 535 5.7.8 what is {RESPONSE[:9]}...", HIDDEN),
+    "in capitals": ("PLAIN", f"C: {PLAIN}\nS: 535 5.7.8 {PLAIN.upper()}", HIDDEN),
+    "with blanks": ("PLAIN", f"C: {PLAIN}\nS: 535 5.7.8 {' '.join(RESPONSE)}", HIDDEN),
+    "on two lines": ("PLAIN", f"C: {PLAIN}\nS: 535-5.7.8 {RESPONSE[:7]}\nS: 535 5.7.8 {RESPONSE[7:]}", HIDDEN),
+    "the password": ("PLAIN", f"C: {PLAIN}\nS: 535 5.7.8 user is not let in with PENCIL", HIDDEN),
+    "the password at LOGIN": ("LOGIN", f"{ASKED}S: 535 5.7.8 {encoded('pencil')} is not it", HIDDEN),
+    "the name at LOGIN": ("LOGIN", f"C: AUTH LOGIN\nS: 334 VXNlcg==\nC: {encoded('user')}\nS: 535 5.7.8 no {encoded('user')}", HIDDEN),
+    "the beginning of SCRAM": ("SCRAM-SHA-256", f"C: {SCRAM}\nS: 535 5.7.8 {SCRAM}", HIDDEN),
+    "the end of SCRAM": ("SCRAM-SHA-256", f"{PROVING}S: 535 5.7.8 {encoded(FINAL)}", HIDDEN),
+    "an earlier try": ("SCRAM-SHA-256 PLAIN", f"C: {SCRAM}\nS: 535 no\nC: {PLAIN}\nS: 535 5.7.8 {SCRAM}", HIDDEN),
+    "no reply": ("PLAIN", f"C: {PLAIN}\nS: {PLAIN}", REPEATED),
+    "goodbye": ("PLAIN", f"C: {PLAIN}\nS: 421 4.7.0 {PLAIN}", f"421 4.7.0 {REPEATED}"),
+}
+
+
+@pytest.mark.parametrize(("offers", "dialog", "told"), ECHOES.values(), ids=ECHOES)
+def test_an_echo_of_the_login_is_not_told(offers: str, dialog: str, told: str, how: str) -> None:
+    """A peer that repeats what was sent at login, or the password, in whatever form: code and status are told, its text is not."""
+    dialogue = Dialogue(Terms("us.example", credentials=ANN), fixed)
+    assert play(dialogue, f"{HELLO}S: 250-next.example\nS: 250 AUTH {offers}\n{dialog}", how) is Step.BROKEN
+    assert dialogue.fault is not None
+    assert (dialogue.fault.cause or str(dialogue.fault.answer)) == told
 
 
 class SmarthostTests(DeliveryCase):

@@ -128,6 +128,18 @@ def test_a_status_is_made_up_where_the_peer_gave_none(code: int) -> None:
     assert _groups(_read(_compose([disposition])))[1]["status"] == f"{code // 100}.0.0"
 
 
+def test_a_login_that_failed_is_the_operators_affair() -> None:
+    """Of a smarthost that does not take our login a sender learns code and status: neither its words nor what to correct here."""
+    reply = reasons.PEER_LOGIN_FAILED.reply(peer=_PEER, cause="535 5.7.8 not with Hunter2")
+    octets = _compose([Disposition(_GONE, reply, _PEER, reasons.PEER_LOGIN_FAILED.code)], kind="delayed")
+    message = _read(octets)
+    (_, group) = _groups(message)
+    assert (group["status"], group["diagnostic-code"]) == ("4.7.0", "x-smtpplus; 454 4.7.0")
+    text = _text(message)
+    assert "    Reason: 454 4.7.0\r\n" in text
+    assert all(word not in text and word.encode() not in octets for word in ("Hunter2", "535", "login", "password", "[[route]]"))
+
+
 def test_a_delay_says_how_long_it_is_tried() -> None:
     """RFC 3464 §2.3.9: action delayed, with the end of the attempts for program and person."""
     disposition = Disposition(_GONE, reasons.CONNECTION_REFUSED.reply(peer=_PEER), _PEER, reasons.CONNECTION_REFUSED.code)

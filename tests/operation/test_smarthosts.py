@@ -100,6 +100,14 @@ def test_what_goes_wrong_is_said_with_its_remedy(password: str, tmp_path: Path) 
         assert (two.good, "not you" in two.text) == (False, True), two
 
 
+def test_what_was_sent_at_login_is_not_shown(password: str) -> None:
+    """A smarthost that repeats the login in its refusal does not bring the password before whoever reads the doctor's findings."""
+    with Peer(logging_in("501 5.5.4 Syntax error in: " + LOGIN.strip())) as peer:
+        (found,) = visited(Route("*", peer.via, "ann", password))
+    assert (found.good, "501 5.5.4 the reply repeated what was sent at login" in found.text) == (False, True), found
+    assert LOGIN.split()[-1] not in found.text
+
+
 def test_a_host_that_talks_without_end_is_left(password: str) -> None:
     """Of a peer that sends reply after reply no more than a bounded number of octets is read."""
 
