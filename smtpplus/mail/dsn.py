@@ -9,7 +9,6 @@ that came from outside. To whom and whether is not decided here: never to the nu
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 import textwrap
@@ -19,7 +18,7 @@ from typing import Literal, Sequence
 
 import msgspec
 
-from smtpplus.mail import xtext
+from smtpplus.mail import quoted_printable, xtext
 from smtpplus.mail.address import AddressError, normalize_domain
 from smtpplus.mail.disposition import Disposition
 from smtpplus.mail.envelope import Envelope, queue_id
@@ -193,13 +192,7 @@ def _text_part(text: str) -> bytes:
     lead = b"Content-Description: Notification\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: "
     if text.isascii():
         return lead + b"7bit\r\n\r\n" + body.replace(b"\n", b"\r\n")
-    return lead + b"quoted-printable\r\n\r\n" + _quoted_printable(body.replace(b"\n", b"\r\n"))
-
-
-def _quoted_printable(text: bytes) -> bytes:
-    """RFC 2045 §6.7: CRLF stays a line end, a bare CR or LF is encoded as any other octet."""
-    lines = (binascii.b2a_qp(line, istext=False) for line in text.split(b"\r\n"))  # its own line ends are soft ones
-    return b"\r\n".join(line.replace(b"\n", b"\r\n") for line in lines)
+    return lead + b"quoted-printable\r\n\r\n" + quoted_printable.encoded(body.replace(b"\n", b"\r\n"))
 
 
 def _field(name: str, value: str) -> str:
@@ -297,7 +290,7 @@ def _returned(octets: bytes, full: bool) -> bytes:
     header = _ended(octets.removesuffix(b"\r\n") if octets.endswith(b"\r\n\r\n") else octets)
     if plain:
         return lead + b"\r\n\r\n" + header
-    return lead + b"; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" + _quoted_printable(header)
+    return lead + b"; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" + quoted_printable.encoded(header)
 
 
 def _ended(octets: bytes) -> bytes:

@@ -13,10 +13,10 @@ conversion passes byte-exact.
 
 from __future__ import annotations
 
-import binascii
 import re
 from collections.abc import Set
 
+from smtpplus.mail import quoted_printable
 from smtpplus.mail.header import HEADER_LIMIT, Header
 from smtpplus.mail.reasons import Refusal
 
@@ -24,6 +24,7 @@ LINE_LIMIT = 65_536  # octets; RFC 5322 §2.1.1 allows 998
 DEPTH = 20  # parts within parts, ours
 
 _ENCODING, _TEXT, _MESSAGE = "content-transfer-encoding", "text/plain", "message/rfc822"
+_COLON = ord(":")
 _UNCLEAR = "its parts cannot be told apart"
 _PLAIN = ("", "7bit", "8bit")  # what may be encoded: RFC 2045 §6.2, without binary, which is not made of lines
 _TYPE = re.compile(r"([!#$%&'*+.^_`{|}~0-9a-z-]+)/([!#$%&'*+.^_`{|}~0-9a-z-]+)\s*(?:;|$)", re.IGNORECASE | re.ASCII).match
@@ -184,9 +185,7 @@ class _Walk:
             self._check()
             self._found(self._leaf)
         if self._encodes:
-            octets = binascii.b2a_qp(octets, istext=True)
-            if b"\r\n" not in octets:
-                octets = octets.replace(b"\n", b"\r\n")  # soft line breaks
+            octets = quoted_printable.encoded(octets)
         self._out.append(octets)
 
     def _changes(self, leaf: int, *, said: bool) -> bool:
@@ -239,6 +238,8 @@ def _read(lines: list[bytes]) -> Header:
         raise Unconvertible("a header cannot be read") from None
     if header.malformed:
         raise Unconvertible("a header cannot be read")
+    if any(field.raw[len(field.name)] != _COLON for field in header.fields):  # RFC 5322 §4.5: for some readers the header ends there
+        raise Unconvertible("a header is not clean, with a blank before a colon")
     return header
 
 

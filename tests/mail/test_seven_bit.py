@@ -41,9 +41,13 @@ def leaf(kind: str, encoding: str, lines: list[bytes]) -> bytes:
     return f"Content-Type: {kind}\r\n{said}\r\n".encode() + b"\r\n".join(lines)
 
 
+BOUNDARIES = [b"b%d-%d" % (depth, parts) for depth in (1, 2, 3) for parts in (1, 2, 3)]
+WITHIN = [b"--" + boundary + end for boundary in BOUNDARIES for end in (b"", b"--", b"--\xe9")]  # delimiters, but not where a line begins
+
 lines = st.lists(
     st.one_of(
         st.binary(max_size=200).map(lambda octets: bytes(each for each in octets if each not in b"\r\n\0")),
+        st.builds(bytes.__add__, st.integers(60, 80).map(b"w".__mul__), st.sampled_from([*WITHIN, b" ", b"\t", b"\xe9"])),
         st.sampled_from([b"", b".", b"--", b"--x", b"From here", b"=", b"trailing ", b"\t", "Grüße".encode(), b"\xe9" * 300, b"a" * 990]),
     ),
     max_size=6,
@@ -58,6 +62,7 @@ leaves = st.builds(
 
 def multipart(parts: list[bytes], depth: int, said: bool) -> bytes:
     boundary = b"b%d-%d" % (depth, len(parts))
+    assert boundary in BOUNDARIES
     encoding = b"Content-Transfer-Encoding: 8bit\r\n" if said else b""
     body = b"".join(b"--" + boundary + b"\r\n" + part + b"\r\n" for part in parts) + b"--" + boundary + b"--"
     return b"Content-Type: multipart/mixed;\r\n boundary=" + boundary + b"\r\n" + encoding + b"\r\nPreamble\r\n" + body + b"\r\n"
@@ -88,6 +93,8 @@ def test_what_is_decoded_is_the_same(body: bytes, size: int) -> None:
     assert told(message_from_bytes(made)) == told(message_from_bytes(whole))
     assert made == convert(whole)
     assert b"8bit" not in made.lower()
+    kept = set(whole.split(b"\r\n"))
+    assert all(len(line) <= 76 for line in made.split(b"\r\n") if line not in kept)
     if whole.isascii() and b"8bit" not in whole.lower():
         assert made == whole
 
@@ -101,6 +108,15 @@ def test_a_message_of_one_part() -> None:
         b"Gr=C3=BC=C3=9Fe, " + b"x" * 58 + b"=\r\n" + b"x" * 42 + b"=20\r\n=2E\r\n"
     )
     assert convert(octets.removesuffix(b" \r\n.\r\n")).endswith(b"x=\r\n" + b"x" * 42)
+
+
+def test_a_boundary_within_a_line_stays_there() -> None:
+    """RFC 2046 §5.1.1: a line is not broken before what would be a delimiter then, and the text behind it a part."""
+    start = TOP + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"
+    octets = start + b"\r\n\xe9\r\n" + b"x" * 75 + b"--b\r\nContent-Type: text/html\r\n\r\n<b>\r\n--b--\r\n"
+    made = convert(octets)
+    assert b"x=\r\n=2D-b\r\n" in made
+    assert told(message_from_bytes(made)) == told(message_from_bytes(octets))
 
 
 MIXED = TOP + b"Content-Type: multipart/mixed; boundary=b\r\n"
@@ -127,6 +143,8 @@ REFUSED = {
     "a boundary in a comment": TOP + b"Content-Type: multipart/mixed (; boundary=c); boundary=b\r\n\r\n" + PLAIN,
     "a boundary like one around": MIXED + b"\r\n--b\r\nContent-Type: multipart/mixed; boundary=b--\r\n\r\n--b--\r\n\r\n\xe9\r\n",
     "no field": TOP + b"This is no field\r\n\r\n\xe9\r\n",
+    "a blank before a colon": TOP + b"X : y\r\n\r\n\xe9\r\n",
+    "a blank before a colon in a part": MIXED + b"\r\n--b\r\nContent-Description\t: y\r\n\r\n\xe9\r\n--b--\r\n",
     "no type": TOP + b"Content-Type: text\r\n\r\n\xe9\r\n",
     "no end of the header": TOP,
     "no end of the header of a part": MIXED + b"\r\n--b\r\nContent-Type: text/plain\r\n--b--\r\n",
