@@ -16,7 +16,7 @@ from sqlalchemy import func, select, update
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from smtpplus.mail.envelope import CHUNK, Content, Envelope
+from smtpplus.mail.envelope import CHUNK, Content, Envelope, queue_id
 from smtpplus.queue import rows
 from smtpplus.queue.content import StoredContent
 from smtpplus.queue.intake import Arrivals, Intake, Share
@@ -41,7 +41,12 @@ class Spool:
         self._cache = cache  # octets that may still be cached
 
     def accept(self, envelope: Envelope, content: bytes) -> Deferred[None]:
-        """Keep a whole message. Fires after the fsync; fails if it could not be written, and then nothing of it is kept."""
+        """Keep a whole message. Fires after the fsync; fails if it could not be written, and then nothing of it is kept.
+
+        ValueError if the content is not the one that the envelope is about.
+        """
+        if len(content) != envelope.size:
+            raise ValueError(f"message {queue_id(envelope.id)} has {envelope.size} octets, and {len(content)} came")
         stored = self._stored(envelope, content)
         begun = self.arrivals.expect(envelope, stored)
         return self._database.run(self.steps(envelope, content, begun), urgent=begun > 0).addCallbacks(

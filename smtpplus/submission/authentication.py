@@ -66,7 +66,7 @@ class Authentication(Admission):
         """One step of an AUTH exchange."""
         answer = exchange.step(response)
         if isinstance(answer, Deferred):
-            self.wait(answer.addCallback(lambda challenge: self._challenge(exchange, challenge)))
+            self.wait(answer, lambda challenge: self._challenge(exchange, challenge))
         elif isinstance(answer, bytes):
             self._challenge(exchange, answer)
         elif isinstance(answer, sasl.Confirmed):
@@ -98,7 +98,9 @@ class Authentication(Admission):
 
     def _right(self, avatar: sasl.Avatar, credentials: sasl.Credentials) -> None:
         """The portal let somebody in; a mechanism may have a last word to say before it is true."""
-        if credentials.last:
+        if self.lost:
+            avatar[2]()
+        elif credentials.last:
             self._challenge(sasl.LastWord(avatar, credentials), credentials.last)
         else:
             self._logged_in(avatar, credentials)
@@ -127,7 +129,10 @@ class Authentication(Admission):
         return None
 
     def _admit(self, avatar: sasl.Avatar) -> None:
-        """The portal let somebody in."""
+        """The portal let somebody in, who is logged out at once if nobody is there any more."""
+        if self.lost:
+            avatar[2]()
+            return
         self._logout()
         _, delivery, self._onLogout = avatar
         self.delivery = adapted(delivery)

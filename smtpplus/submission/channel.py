@@ -2,8 +2,9 @@
 
 Invariant: one step after the other, replies in the order of the commands, under any pipelining and any slowness behind a step. While a
 step waits (for a login, a commit, a check), or the client does not read its replies, nothing is worked on; the read that comes then is
-the last one, and it is kept. After STEPS steps the others have their turn, however many commands one client sends at once. Replies of
-one turn are written together. Failure: what a step raises is handed to `fault` and the next step follows.
+the last one, and it is kept. What a step goes on with after it waited runs only while the client is there. After STEPS steps the others
+have their turn, however many commands one client sends at once. Replies of one turn are written together. Failure: what a step raises is
+handed to `fault` and the next step follows.
 
 This replaces the reading and writing of Twisted's ESMTP, which runs commands before those ahead of them are answered.
 """
@@ -75,9 +76,14 @@ class Channel(smtp.ESMTP):
         """Answer, behind the answers that were given before."""
         self._replies.append(octets)
 
-    def wait(self, done: Deferred[Any]) -> None:
-        """Go on when `done` has fired; a failure is a fault. What follows must be in its callbacks already."""
+    def wait(self, done: Deferred[Any], then: Callable[..., object] | None = None, *arguments: object) -> None:
+        """Go on with `then(result, *arguments)` when `done` has fired, unless the client is gone by then; a failure is a fault.
+
+        What must follow also without the client is in the callbacks of `done` already.
+        """
         self._waits += 1
+        if then is not None:
+            done.addCallback(self._follow, then, arguments)
         done.addErrback(self.fault)
         done.addBoth(self._waited)
 
@@ -163,6 +169,10 @@ class Channel(smtp.ESMTP):
     def _go_on(self) -> None:
         self._turned = False
         self.advance()
+
+    def _follow(self, result: object, then: Callable[..., object], arguments: tuple[object, ...]) -> None:
+        if not self.lost:
+            then(result, *arguments)
 
     def _waited(self, _: object) -> None:
         self._waits -= 1

@@ -63,7 +63,7 @@ class Reception(Authentication):
 
     def do_MAIL(self, rest: bytes) -> None:
         if self.delivery is None:  # from a trusted network, and the first time: who is it?
-            self.wait(self.trust().addCallback(lambda _: self.do_MAIL(rest)))
+            self.wait(self.trust(), lambda _: self.do_MAIL(rest))
             return
         if self.factory.full():
             raise reasons.STORAGE_FAULT.refusal()
@@ -79,7 +79,7 @@ class Reception(Authentication):
             parameters = self.factory.offer.settle(parameters, secure=self.startedTLS, now=self.factory.wall())
         valid = self.delivery.validateFrom(self._helo, origin)
         if isinstance(valid, Deferred):
-            self.wait(valid.addCallback(lambda _: self._begin(origin, parameters)))
+            self.wait(valid, lambda _: self._begin(origin, parameters))
         else:
             self._begin(origin, parameters)
 
@@ -119,7 +119,7 @@ class Reception(Authentication):
             recipient = Recipient(f"{recipient.address}@{self.factory.hostname}", recipient.notify, recipient.orcpt)
         valid = self.delivery.validateTo(Forward(recipient.address, self._helo, self, self._origin))
         if isinstance(valid, Deferred):
-            self.wait(valid.addCallback(lambda _: self._add(recipient)))
+            self.wait(valid, lambda _: self._add(recipient))
         else:
             self._add(recipient)
 
@@ -203,7 +203,7 @@ class Reception(Authentication):
             if pause is None:
                 self._end_of_data(transaction)
             else:
-                self.wait(pause.addCallback(lambda _: self._end_of_data(transaction)))
+                self.wait(pause, lambda _: self._end_of_data(transaction))
         elif transaction.refusal is not None:
             self.abandon()
             self._failed = transaction.refusal
@@ -227,7 +227,7 @@ class Reception(Authentication):
         self._transaction = None
         self._reading = None
         self._state &= ~(MAIL | RCPT | CHUNKS)
-        self.wait(transaction.end().addCallback(self._accepted, transaction))
+        self.wait(transaction.end(), self._accepted, transaction)
 
     def _accepted(self, _: object, transaction: Transaction) -> None:
         """The message is durable: only now is it ours (RFC 5321 §4.2.5)."""

@@ -3,7 +3,8 @@
 The octets flow through the transparency procedure into a header, which is completed as soon as it is whole, and a body that is never
 looked at again. What is small stays in memory and is stored in one piece; past SPILL it goes to the spool as it arrives, so that
 memory does not grow with the message. Data is always read to its end before it is refused: a fault is kept and what follows is
-counted and dropped (RFC 5321 §4.5.3.1.10). A transaction that is aborted leaves nothing behind.
+counted and dropped (RFC 5321 §4.5.3.1.10). A transaction that is aborted leaves nothing behind, and nothing is handed in but all of
+the octets that its envelope counts.
 """
 
 from __future__ import annotations
@@ -36,11 +37,13 @@ class Transaction:
         "_client",
         "_completed",
         "_eight_bit",
+        "_given",
         "_growth",
         "_held",
         "_intake",
         "_limit",
         "_line",
+        "_over",
         "_pieces",
         "_refusal",
         "_session",
@@ -84,9 +87,11 @@ class Transaction:
         self._completed: Completed | None = None
         self._spent = 0.0  # see Completed; of a message that is not handed in yet
         self._refusal: Refusal | None = None
+        self._over = False  # it was handed in, or aborted
         self._intake: Intake | None = None
         self._pieces: list[bytes] = []  # content not yet given to the spool
         self._held = 0  # octets in them
+        self._given = 0  # octets given to the spool
         self._weight = 0  # of these, what counts in the budget
         self._size = 0  # octets of content as the client sent it: what the limit is about, RFC 1870 §5
         self._growth = 0  # octets by which completing the header made it larger
@@ -134,11 +139,17 @@ class Transaction:
         return self._refusal
 
     def end(self) -> Deferred[None]:
-        """After `finished`: make the message durable. Raises the Refusal that was kept, or the Deferred fails with one."""
+        """After `finished`: make the message durable. Raises the Refusal that was kept, or the Deferred fails with one.
+
+        RuntimeError if it was aborted, or octets of it are missing: a fault of ours.
+        """
         if self._refusal is not None:
             raise self._refusal
-        completed = self._completed
-        assert completed is not None, "end before the data is finished"
+        completed, size = self._completed, self._size + self._growth
+        if completed is None or self._over or self._held + self._given != size:
+            self.abort()
+            raise RuntimeError(f"message {self.identity} of {size} octets is not there whole")
+        self._over = True
         parameters = self.parameters
         envelope = Envelope(
             self.number,
@@ -146,7 +157,7 @@ class Transaction:
             tuple(self.recipients.values()),
             self.authority.name,
             completed.level,
-            self._size + self._growth,
+            size,
             self._acceptance.now(),
             "8BITMIME" if self._eight_bit else parameters.body,
             parameters.smtputf8,
@@ -173,6 +184,7 @@ class Transaction:
 
     def abort(self) -> None:
         """The client is gone, or starts anew: forget everything."""
+        self._over = True
         intake, self._intake = self._intake, None
         self._pieces, self._held = [], 0
         self._weigh(0)
@@ -183,7 +195,7 @@ class Transaction:
 
     def _take(self, clear: bytes, source: Unstuffer | Literal) -> Deferred[Any] | None:
         """Add what became clear to the content; raise what is wrong with it."""
-        if self._refusal is not None:
+        if self._over:
             return None
         self._size += len(clear)
         if self._size > self._limit:
@@ -251,6 +263,7 @@ class Transaction:
     def _give(self, octets: bytes) -> Deferred[Any] | None:
         """Give octets to the spool."""
         assert self._intake is not None, "it has begun"
+        self._given += len(octets)
         wait = self._intake.write(octets)
         return None if wait is None else wait.addErrback(self._lost)
 

@@ -15,10 +15,12 @@ LATER = Reply(451, "4.7.1", "greylisted")
 NEVER = Reply(550, "5.1.1", "no such user")
 
 
-def envelope(number: int, level: int = 3, user: str = "app", *to: str, sender: str = "a@example.com", at: float = 0.0) -> Envelope:
-    """An envelope of 100 octets."""
+def envelope(
+    number: int, level: int = 3, user: str = "app", *to: str, sender: str = "a@example.com", at: float = 0.0, size: int = 100
+) -> Envelope:
+    """An envelope of `size` octets."""
     recipients = tuple(Recipient(address) for address in to or ("b@example.net",))
-    return Envelope(number, sender, recipients, user, level, 100, at)
+    return Envelope(number, sender, recipients, user, level, size, at)
 
 
 def entry(number: int, level: int = 3, user: str = "app", destination: str = "example.net", at: float = 0.0) -> Entry:

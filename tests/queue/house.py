@@ -21,7 +21,7 @@ from smtpplus.storage.database import Database
 from smtpplus.storage.engine import create_engine, migrate
 from tests.queue.fixtures import HoldingAgent
 
-CONTENT = b"Subject: test\r\n\r\nbody\r\n"
+CONTENT = b"Subject: test\r\n\r\nbody".ljust(98, b".") + b"\r\n"  # of the size that `envelope` says
 T = TypeVar("T")
 
 

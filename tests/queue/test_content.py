@@ -63,8 +63,8 @@ class ContentTests(TestCase):
 
     async def test_pieces_are_read_a_few_at_a_time(self) -> None:
         """In order, a content costs a question for each RUN pieces; in any other order, and again, every piece is what it was."""
-        await self.spool.accept(envelope(1), OCTETS)
-        await self.spool.accept(envelope(2), OCTETS[:10])
+        await self.spool.accept(envelope(1, size=len(OCTETS)), OCTETS)
+        await self.spool.accept(envelope(2, size=10), OCTETS[:10])
         large, small = self.contents
         pieces = [OCTETS[start : start + CHUNK] for start in range(0, len(OCTETS), CHUNK)]
         self.assertEqual(await self.read(large, *range(large.chunks)), pieces)
@@ -75,7 +75,7 @@ class ContentTests(TestCase):
 
     async def test_two_readers_of_one_content(self) -> None:
         """Two destinations that read the same content by turns both get all of it."""
-        await self.spool.accept(envelope(1), OCTETS)
+        await self.spool.accept(envelope(1, size=len(OCTETS)), OCTETS)
         (content,) = self.contents
         first, second = [], []
         for index in range(content.chunks):
@@ -86,12 +86,19 @@ class ContentTests(TestCase):
 
     async def test_what_is_gone_is_none(self) -> None:
         """A piece that does not exist is None, and so is every piece when the database cannot be read."""
-        await self.spool.accept(envelope(1), OCTETS)
+        await self.spool.accept(envelope(1, size=len(OCTETS)), OCTETS)
         (content,) = self.contents
         self.assertEqual(await self.read(content, 99), [None])
         await self.database.write(lambda connection: connection.exec_driver_sql("DROP TABLE chunks"))
         self.assertEqual(await self.read(content, 0), [None])
         self.assertEqual(len(self.flushLoggedErrors()), 1)
+
+    async def test_a_content_of_another_size_is_not_kept(self) -> None:
+        """C2: what the envelope says of the size is so, or the message is not taken: nobody gets an empty or a cut one."""
+        for octets in (b"", OCTETS[:99], OCTETS):
+            with self.assertRaises(ValueError):
+                await self.spool.accept(envelope(1, size=100), octets)
+        self.assertEqual((self.contents, await self.spool.newest()), ([], 0))
 
     async def test_few_uploads_run_ahead_and_many_together_stay_small(self) -> None:
         """C2: while nothing is written, one long message has MOST chunks waiting before its client waits; beside so many others that

@@ -33,6 +33,7 @@ from smtpplus.queue.preemption import SLOT_WANTED
 from smtpplus.queue.rules import Kind, Rule, Rules
 from smtpplus.queue.selection import QueueView, Selection
 from tests.queue.fixtures import LATER, NEVER, OK, Held, envelope
+from tests.queue.house import CONTENT
 from tests.queue.inline import InlineDatabase
 
 MAX_PAUSE = 30.0
@@ -44,7 +45,6 @@ CONFIGURATION = Configuration(
     queue=QueueSettings(retry=(60.0, 300.0)),
 )
 DESTINATIONS = ("x.net", "y.net", "z.net")
-CONTENT = b"Subject: test\r\n\r\nbody\r\n"
 
 
 class Transfer(Held):
