@@ -21,10 +21,11 @@ from smtpplus.mail.header import HEADER_LIMIT, Header
 from smtpplus.mail.reasons import Refusal
 
 LINE_LIMIT = 65_536  # octets; RFC 5322 §2.1.1 allows 998
-DEPTH = 20  # parts within parts, ours
+DEPTH = 20  # parts within parts, and messages within messages: as sendmail, which converts too (MAXMIMENESTING)
 
 _ENCODING, _TEXT, _MESSAGE = "content-transfer-encoding", "text/plain", "message/rfc822"
 _COLON = ord(":")
+_BLANKS = b" \t"
 _UNCLEAR = "its parts cannot be told apart"
 _PLAIN = ("", "7bit", "8bit")  # what may be encoded: RFC 2045 §6.2, without binary, which is not made of lines
 _TYPE = re.compile(r"([!#$%&'*+.^_`{|}~0-9a-z-]+)/([!#$%&'*+.^_`{|}~0-9a-z-]+)\s*(?:;|$)", re.IGNORECASE | re.ASCII).match
@@ -43,6 +44,7 @@ class _Walk:
         self._header: list[bytes] | None = []  # lines of the one that is being read; None in a body
         self._length = 0  # of these
         self._boundaries: list[bytes] = []  # of the multiparts around, the innermost last
+        self._delimiters: dict[bytes, int] = {}  # theirs, without blanks at the end → how many multiparts that one's is among
         self._defaults: list[str] = []  # types of parts of these that name none
         self._assumed = _TEXT  # type of the one whose header is being read, if that names none
         self._messages = 0  # headers of messages so far: its own, and those of messages within
@@ -71,7 +73,7 @@ class _Walk:
         """What is left at the end."""
         if self._header is not None:
             raise Unconvertible("a header has no end")
-        if self._rest.startswith(b"--") and self._delimits(self._rest):
+        if self._rest.rstrip(_BLANKS) in self._delimiters:
             self._out.append(self._rest)
         else:
             self._body([self._rest], end=b"")
@@ -81,7 +83,7 @@ class _Walk:
     def _lines(self, lines: list[bytes]) -> None:
         block: list[bytes] = []
         for line in lines:
-            if line[:2] == b"--" and self._boundaries and self._delimits(line):
+            if line[:2] == b"--" and line.rstrip(_BLANKS) in self._delimiters:  # RFC 2046 §5.1.1
                 if block:
                     self._body(block)
                     block = []
@@ -98,17 +100,12 @@ class _Walk:
         if block:
             self._body(block)
 
-    def _delimits(self, line: bytes) -> bool:
-        """Whether it is a delimiter (RFC 2046 §5.1.1) of one of the multiparts around."""
-        line = line.rstrip(b" \t")
-        return any(line in (b"--" + each, b"--" + each + b"--") for each in self._boundaries)
-
     def _delimited(self, line: bytes) -> None:
         """A part ends, and maybe those around it (RFC 2046 §5.1.2)."""
         if self._header:
             raise Unconvertible("a header has no end")
-        text = line.rstrip(b" \t")
-        while text not in (b"--" + self._boundaries[-1], b"--" + self._boundaries[-1] + b"--"):
+        text = line.rstrip(_BLANKS)
+        while len(self._boundaries) > self._delimiters[text]:
             self._leave()
         self._encodes = self._may = False
         self._out.append(line + b"\r\n")
@@ -120,7 +117,8 @@ class _Walk:
             self._header = None
 
     def _leave(self) -> None:
-        self._boundaries.pop()
+        for delimiter in _delimiters(self._boundaries.pop()):
+            del self._delimiters[delimiter]
         self._defaults.pop()
         if len(self._boundaries) < self._signed:
             self._signed = 0
@@ -158,6 +156,7 @@ class _Walk:
         if len(self._boundaries) >= DEPTH or any(each in alike for each in self._boundaries):
             raise Unconvertible(_UNCLEAR)
         self._boundaries.append(boundary)
+        self._delimiters.update(dict.fromkeys(_delimiters(boundary), len(self._boundaries)))
         self._defaults.append(_MESSAGE if kind == "multipart/digest" else _TEXT)
         if kind == "multipart/signed" and not self._signed:
             self._signed = len(self._boundaries)
@@ -222,6 +221,10 @@ class Conversion(_Walk):
 
     def _changes(self, leaf: int, *, said: bool) -> bool:
         return leaf in self._leaves
+
+
+def _delimiters(boundary: bytes) -> tuple[bytes, bytes]:
+    return b"--" + boundary, b"--" + boundary + b"--"
 
 
 def _relabelled(header: Header, encoding: bytes) -> bytes:

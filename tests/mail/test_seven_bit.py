@@ -110,6 +110,18 @@ def test_a_message_of_one_part() -> None:
     assert convert(octets.removesuffix(b" \r\n.\r\n")).endswith(b"x=\r\n" + b"x" * 42)
 
 
+def within(level: int) -> bytes:
+    return b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (level, level)
+
+
+def test_an_outer_delimiter_ends_what_is_within() -> None:
+    """RFC 2046 §5.1.2: as deep as parts may be; a delimiter of the outermost multipart ends all within, and theirs are text then."""
+    octets = TOP + b"".join(within(level) for level in range(DEPTH)) + b"\r\n\xe9\r\n--b0 \t\r\n\r\n--b1\r\n\xe8\r\n--b0--"
+    made = convert(octets)
+    assert made.endswith(b"\r\n=E9\r\n--b0 \t\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n--b1\r\n=E8\r\n--b0--")
+    assert told(message_from_bytes(made)) == told(message_from_bytes(octets))
+
+
 def test_a_boundary_within_a_line_stays_there() -> None:
     """RFC 2046 §5.1.1: a line is not broken before what would be a delimiter then, and the text behind it a part."""
     start = TOP + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"
@@ -150,6 +162,7 @@ REFUSED = {
     "no end of the header of a part": MIXED + b"\r\n--b\r\nContent-Type: text/plain\r\n--b--\r\n",
     "a header too long": TOP + b"X: y\r\n" * (HEADER_LIMIT // 6) + b"\r\n\xe9\r\n",
     "a line too long": TOP + b"\r\n" + b"\xe9" * (LINE_LIMIT + 1),
+    "parts too deep": TOP + b"".join(within(level) for level in range(DEPTH + 1)) + b"\r\n\xe9\r\n",
     "messages too deep": TOP + b"Content-Type: message/rfc822\r\n\r\nMIME-Version: 1.0\r\n" * (DEPTH + 1) + b"\r\n\xe9\r\n",
 }
 
