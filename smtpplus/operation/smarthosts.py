@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ PATIENCE = 5.0  # seconds for each step
 LONGEST = 15.0  # seconds for an address
 MOST = 65_536  # octets read of a session
 WORKERS = 8  # sessions at a time
+Clock = Callable[[], float]  # seconds, from anywhere
 _PART = "smarthost"
 _REMEDIES = {  # where mail.reasons has none, as the daemon tries again by itself
     reasons.CONNECTION_REFUSED: "look whether it runs, and whether the [[route]] names the right port",
@@ -53,15 +54,15 @@ class Met(msgspec.Struct, frozen=True):
     proved: bool  # by a certificate for its name
 
 
-def sessions(router: Router, configuration: Configuration, patience: float = PATIENCE) -> Iterator[Finding]:
+def sessions(router: Router, configuration: Configuration, patience: float = PATIENCE, clock: Clock = time.monotonic) -> Iterator[Finding]:
     """A finding for each smarthost."""
     hops = router.smarthosts()
     with ThreadPoolExecutor(WORKERS) as pool:
-        yield from pool.map(lambda hop: _finding(hop, configuration, patience), hops)
+        yield from pool.map(lambda hop: _finding(hop, configuration, patience, clock), hops)
 
 
-def _finding(hop: Hop, configuration: Configuration, patience: float) -> Finding:
-    found = _visit(hop, configuration, patience)
+def _finding(hop: Hop, configuration: Configuration, patience: float, clock: Clock) -> Finding:
+    found = _visit(hop, configuration, patience, clock)
     if isinstance(found, Met):
         tls = f"{found.encryption}, {'its certificate is good' if found.proved else 'its certificate is not looked at'}"
         login = f"; it takes the login of {hop.username}" if hop.username else ""
@@ -72,7 +73,7 @@ def _finding(hop: Hop, configuration: Configuration, patience: float) -> Finding
     return Finding(_PART, False, f"{hop.destination}: {printable(fault.reply(place, hop.host).text)}", remedy)
 
 
-def _visit(hop: Hop, configuration: Configuration, patience: float) -> Met | tuple[Fault, str]:
+def _visit(hop: Hop, configuration: Configuration, patience: float, clock: Clock) -> Met | tuple[Fault, str]:
     """The first address that takes a session; else the last one's fault, and which that is."""
     found: tuple[Fault, str] = (Fault(reasons.DNS_FAILED, "there is no such host"), "")
     try:
@@ -82,9 +83,10 @@ def _visit(hop: Hop, configuration: Configuration, patience: float) -> Met | tup
     policy = hop.tls or configuration.delivery.tls
     for address in addresses[:TARGETS]:
         wanted = terms_for(hop, policy, address, configuration.hostname)
-        met = wanted if isinstance(wanted, Fault) else _session(hop, address, wanted, patience)
+        time_left = _TimeLeft(patience, clock)
+        met = wanted if isinstance(wanted, Fault) else _session(hop, address, wanted, time_left)
         if isinstance(met, Fault) and met.reason is reasons.TLS_FAILED and isinstance(wanted, Terms) and _may_be_plain(hop, wanted):
-            met = _session(hop, address, msgspec.structs.replace(wanted, tls="none"), patience)
+            met = _session(hop, address, msgspec.structs.replace(wanted, tls="none"), time_left)
         if isinstance(met, Met):
             return met
         found = met, f"{hop.host}[{address}]:{hop.port}"
@@ -110,17 +112,33 @@ def _addresses(host: str, servers: Sequence[Endpoint]) -> list[str]:
         raise OSError(str(fault)) from None
 
 
-def _session(hop: Hop, address: str, wanted: Terms, patience: float) -> Met | Fault:
+class _TimeLeft:
+    """For all that is done with an address, whatever the number of sessions."""
+
+    def __init__(self, patience: float, clock: Clock) -> None:
+        self._patience = patience
+        self._clock = clock
+        self._until = clock() + LONGEST
+
+    def step(self) -> float:
+        """How many seconds the next step may take. TimeoutError."""
+        left = self._until - self._clock()
+        if left <= 0:
+            raise TimeoutError
+        return min(self._patience, left)
+
+
+def _session(hop: Hop, address: str, wanted: Terms, time_left: _TimeLeft) -> Met | Fault:
     source = next((each for each in hop.source if (":" in each) is (":" in address)), None)
     try:
-        peer = socket.create_connection((address, hop.port), patience, (source, 0) if source else None)
+        peer = socket.create_connection((address, hop.port), time_left.step(), (source, 0) if source else None)
     except ConnectionRefusedError:
         return Fault(reasons.CONNECTION_REFUSED)
     except TimeoutError:
         return Fault(reasons.CONNECTION_TIMED_OUT)
     except OSError as fault:
         return Fault(reasons.SOURCE_UNFIT if source else reasons.CONNECTION_LOST, fault.strerror or str(fault))
-    carrier = _Carrier(peer, hop.host, wanted, patience)
+    carrier = _Carrier(peer, hop.host, wanted, time_left)
     try:
         return carrier.meet()
     except ssl.SSLError as fault:
@@ -136,12 +154,11 @@ def _session(hop: Hop, address: str, wanted: Terms, patience: float) -> Met | Fa
 class _Carrier:
     """Carries octets between a peer and a dialogue until the session is open. OSError, SSLError among it."""
 
-    def __init__(self, peer: socket.socket, host: str, wanted: Terms, patience: float) -> None:
+    def __init__(self, peer: socket.socket, host: str, wanted: Terms, time_left: _TimeLeft) -> None:
         self.peer = peer
         self._host = host
         self._wanted = wanted
-        self._patience = patience
-        self._until = time.monotonic() + LONGEST
+        self._time_left = time_left
         self._left = MOST
         self._dialogue = Dialogue(wanted)
 
@@ -169,24 +186,17 @@ class _Carrier:
         if self._wanted.tls != "verify":
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        self.peer.settimeout(self._step())
+        self.peer.settimeout(self._time_left.step())
         self.peer = context.wrap_socket(self.peer, server_hostname=self._host)
 
     def _send(self) -> None:
-        self.peer.settimeout(self._step())
+        self.peer.settimeout(self._time_left.step())
         self.peer.sendall(self._dialogue.take())
 
     def _read(self) -> bytes:
-        self.peer.settimeout(self._step())
+        self.peer.settimeout(self._time_left.step())
         data = self.peer.recv(4_096)
         self._left -= len(data)
         if not data or self._left < 0:
             raise OSError("the peer closed it" if not data else f"it sends more than {MOST} octets of replies")
         return data
-
-    def _step(self) -> float:
-        """How many seconds the next step may take."""
-        left = self._until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return min(self._patience, left)

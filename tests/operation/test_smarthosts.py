@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,16 @@ from smtpplus.config.settings import Log
 from smtpplus.delivery.routing import Router
 from smtpplus.operation import health
 from smtpplus.operation.health import Finding
-from smtpplus.operation.smarthosts import sessions
+from smtpplus.operation.smarthosts import LONGEST, Clock, sessions
 from tests.delivery.peer import EHLO, Line, Peer, Script
 from tests.delivery.pem import certificate
 
 LOGIN = "AUTH PLAIN " + base64.b64encode(b"\0ann\0pencil").decode() + "\r\n"
 
 
-def visited(*routes: Route, tls: str = "opportunistic", patience: float = 5.0) -> list[Finding]:
+def visited(*routes: Route, tls: str = "opportunistic", patience: float = 5.0, clock: Clock = time.monotonic) -> list[Finding]:
     configuration = Configuration(hostname="relay.example.com", delivery=Delivery(tls=tls), route=routes)  # type: ignore[arg-type]  # one of its values
-    return list(sessions(Router(routes, mx_port=25), configuration, patience))
+    return list(sessions(Router(routes, mx_port=25), configuration, patience, clock))
 
 
 def plain(line: Line) -> None:
@@ -98,6 +99,27 @@ def test_what_goes_wrong_is_said_with_its_remedy(password: str, tmp_path: Path) 
         one, two = visited(Route("a.com", short.via), Route("b.com", strict.via))
         assert (one.good, "was lost: " in one.text) == (False, True), one
         assert (two.good, "not you" in two.text) == (False, True), two
+
+
+@pytest.mark.parametrize(("passed", "met"), [(LONGEST / 2, 2), (LONGEST, 1)])
+def test_a_session_without_tls_has_what_time_is_left(passed: float, met: int) -> None:
+    """An address has LONGEST seconds in all: a session after one whose encryption failed has what that one left of them."""
+    now = [1000.0]
+
+    def script(line: Line) -> None:
+        if len(peer.lines) > 1:
+            plain(line)
+            return
+        line.greet(EHLO.replace("250 SMTPUTF8", "250 STARTTLS"))
+        line.command("STARTTLS")
+        line.send("220 go\r\n")
+        line.until(b"\x01")
+        now[0] += passed
+        line.send("this is not TLS\r\n")
+
+    with Peer(script) as peer:
+        (found,) = visited(Route(via=peer.via), clock=lambda: now[0])
+        assert (found.good, len(peer.lines)) == (met == 2, met), found
 
 
 def test_what_was_sent_at_login_is_not_shown(password: str) -> None:
