@@ -89,7 +89,7 @@ def assemble(
     delivery, settings = configuration.delivery, configuration.queue
     new_id = EnvelopeIds(process, now)
 
-    spool = Spool(database, cache=CACHE)
+    spool = Spool(database, cache=CACHE, clock=clock)
     settlement = _settlement(configuration, database, spool, new_id=new_id, clock=clock, now=now, events=events)
     terms = _plain(configuration.limits)
     rates = Rates(terms, limits(delivery.rate))

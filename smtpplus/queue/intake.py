@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.python.failure import Failure
 
 from smtpplus.mail.envelope import CHUNK, Content, Envelope
@@ -20,6 +20,7 @@ from smtpplus.queue.shelf import Shelf
 from smtpplus.storage.database import Database
 
 LEAST, MOST = 2, 8  # chunks of one message that may be on their way to the disk before its client is asked to wait
+SCRAP = 256  # octets: two pieces that have no more become one, for each has 33 octets that are not of the message
 AHEAD = 512  # chunks of all messages together, while each has its least: 32 MiB
 
 
@@ -80,7 +81,10 @@ class Intake:
         """Take the next octets, however many. A Deferred asks to wait until it fires; a fault shows at `commit`."""
         if self._fault is not None or self._aborted:
             return None
-        self._gathered.append(octets)
+        if self._gathered and len(self._gathered[-1]) + len(octets) <= SCRAP:
+            self._gathered[-1] += octets
+        else:
+            self._gathered.append(octets)
         self._held += len(octets)
         room = self._share.chunks * CHUNK
         if not self._moving and self._held >= room // 2:
@@ -143,9 +147,12 @@ class Intake:
     def _commit(self, _: object, envelope: Envelope) -> Deferred[None]:
         """The content is whole: only now may others wait for this message in the writer."""
         stored = StoredContent(self._shelf, envelope.id, envelope.size, -(-envelope.size // CHUNK), None)
-        begun = self._arrivals.expect(envelope, stored)
-        done = self._database.run([*rows.recipients(envelope, begun), *self._place.steps(envelope)], urgent=begun > 0)
+        done: Deferred[Any] = maybeDeferred(self._hand_in, envelope, stored)
         return done.addCallbacks(self._committed, self._not_committed, callbackArgs=(envelope, stored), errbackArgs=(envelope,))
+
+    def _hand_in(self, envelope: Envelope, stored: StoredContent) -> Deferred[Any]:
+        begun = self._arrivals.expect(envelope, stored)
+        return self._database.run([*rows.recipients(envelope, begun), *self._place.steps(envelope)], urgent=begun > 0)
 
     def _committed(self, _: Any, envelope: Envelope, stored: StoredContent) -> None:
         self._place.kept()

@@ -7,18 +7,20 @@ piece is there, or it is NULL and all of the content is in a file.
 Order: a file is durable before the commit that makes it a message, and goes after the commit that removes the message. So a row never
 lacks its file, and a file without a row is what a crash, a stop, an abort or the command line left: `sweep` removes it. It asks the
 database about each number that may have gone, and so removes nothing that is queued; what is arriving in this process is left alone.
+No other process writes files there, and they are this database's (storage/claim).
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
 import sqlalchemy
 from sqlalchemy import delete, select
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -33,6 +35,7 @@ Steps = list[tuple[Statement, Row]]
 Run = dict[int, bytes]  # pieces by their index
 RUN = 4  # pieces that are read at once: of a file, 256 KiB cost 5 % more than 1 MiB, and a hundred transfers stay small
 PAGE = 500  # numbers asked about at once
+AGAIN = 60.0  # seconds until what could not be removed is tried again
 
 
 class Place(Protocol):
@@ -152,12 +155,18 @@ class FileShelf:
 
     _log = Logger()
 
-    def __init__(self, database: Database, files: ContentFiles) -> None:
+    def __init__(self, database: Database, files: ContentFiles, clock: IReactorTime) -> None:
         self._database = database
+        self._clock = clock
         self.files = files
         self.arriving: set[int] = set()  # not committed yet
         self._suspects: set[int] = set()  # may be in no row
         self._sweeping = False
+        self._listed: set[int] = set()  # files there were at the start, until they are looked through
+        self._left = 0  # of them that belonged to no message and were removed
+        self._stuck: set[int] = set()  # cannot be removed for now
+        self._told: set[int] = set()  # of them the log has told
+        self._waiting = False  # to try them again
 
     def place(self, number: int) -> Place:
         self.arriving.add(number)
@@ -181,17 +190,57 @@ class FileShelf:
             page = set(islice(self._suspects, PAGE))
             self._suspects -= page
             gone: Deferred[set[int]] = self._database.read(lambda connection: page - _known(connection, page))
-            gone.addCallback(self.files.remove).addCallbacks(self._sweep, self._not_swept, errbackArgs=(page,))
+            gone.addCallback(self._remove).addErrback(self._not_swept, page).addCallback(self._sweep)
+        else:
+            self._listed &= self._stuck
+            if self._left:
+                self._log.info("removed {count} files with content that belonged to no message", count=self._left)
+                self._left = 0
+
+    def _remove(self, numbers: set[int]) -> Deferred[None]:
+        return self.files.remove(numbers).addCallback(self._removed, numbers)
+
+    def _removed(self, failed: Mapping[int, OSError], numbers: set[int]) -> None:
+        """One that cannot be removed keeps no other from it, and is told of once."""
+        self._left += len(self._listed & numbers - failed.keys())
+        self._told -= numbers - failed.keys()
+        for number in failed.keys() - self._told:
+            self._log.failure("content of a message that is gone cannot be removed; it is tried again", Failure(failed[number]))
+            self._told.add(number)
+        if failed:
+            self._put_off(failed)
 
     def _not_swept(self, failure: Failure, page: set[int]) -> None:
-        self._log.failure("content of messages that are gone cannot be removed; it is tried again with the next", failure)
-        self._suspects |= page
-        self._sweeping = False
+        self._log.failure("messages that are gone cannot be looked up, to remove their content; it is tried again", failure)
+        self._put_off(page | self._suspects)
+        self._suspects.clear()
+
+    def _put_off(self, numbers: Iterable[int]) -> None:
+        self._stuck.update(numbers)
+        if not self._waiting:
+            self._waiting = True
+            self._clock.callLater(AGAIN, self._again)
+
+    def _again(self) -> None:
+        self._waiting = False
+        stuck, self._stuck = self._stuck, set()
+        self.sweep(stuck)
 
     def purge(self) -> Deferred[Any]:
         """The files are looked through while the mail flows."""
-        self.files.numbers().addCallbacks(self.sweep, lambda failure: self._log.failure("the files with content cannot be listed", failure))
+        self._look_through()
         return self._database.write(_purge)  # of an earlier release
+
+    def _look_through(self) -> None:
+        self.files.numbers().addCallbacks(self._found, self._not_listed)
+
+    def _found(self, numbers: list[int]) -> None:
+        self._listed = set(numbers)
+        self.sweep(numbers)
+
+    def _not_listed(self, failure: Failure) -> None:
+        self._log.failure("the files with content cannot be listed; it is tried again", failure)
+        self._clock.callLater(AGAIN, self._look_through)
 
 
 def _known(connection: sqlalchemy.Connection, numbers: set[int]) -> set[int]:

@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy import func, select, update
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from smtpplus.mail.envelope import CHUNK, Content, Envelope, queue_id
@@ -33,10 +34,11 @@ class Spool:
 
     arrivals: Arrivals
 
-    def __init__(self, database: Database, *, cache: int) -> None:
+    def __init__(self, database: Database, *, cache: int, clock: IReactorTime) -> None:
         self._database = database
         self._rows = RowShelf(database)
-        self._shelf: Shelf = self._rows if database.files is None else FileShelf(database, database.files)  # for what arrives in pieces
+        files = database.files
+        self._shelf: Shelf = self._rows if files is None else FileShelf(database, files, clock)  # for what arrives in pieces
         self._share = Share()
         self._cache = cache  # octets that may still be cached
 

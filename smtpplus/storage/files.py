@@ -5,7 +5,7 @@ written once, read back from memory as a rule, and unlinked. The work is done in
 writer's; who calls puts the operations on one file in order.
 
 Invariant: when `finish` has fired, the file is whole and both it and its name are durable. Nothing is overwritten, and nothing is removed
-unless told. Failure: OSError, as the failure of the operation's Deferred. A directory that is missing is made.
+unless told. Failure: OSError, as the failure of the operation's Deferred. A directory that goes while they are open is made anew.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +36,7 @@ class ContentFiles:
     def __init__(self, directory: Path, reactor: Any) -> None:
         self._directory = directory
         self._reactor = reactor
+        self._named = False  # the directory's own name is durable, as far as we know
         self._writers = ThreadPool(0, WRITERS, name="smtpplus-content-writer")
         self._readers = ThreadPool(0, READERS, name="smtpplus-content-reader")
 
@@ -61,13 +62,13 @@ class ContentFiles:
         """`length` octets from `start` on; fewer if the file ends before."""
         return self._in(self._readers, self._read, number, start, length)
 
-    def remove(self, numbers: Collection[int]) -> Deferred[None]:
-        """Remove files, as far as they are there."""
+    def remove(self, numbers: Collection[int]) -> Deferred[Mapping[int, OSError]]:
+        """Remove files, as far as they are there. Fires with those that cannot be removed."""
         return self._in(self._writers, self._remove, numbers)
 
     def numbers(self) -> Deferred[list[int]]:
         """Of which messages there are files. What has the name of none is not ours and not told."""
-        return self._in(self._readers, self._numbers)
+        return self._in(self._readers, listed, self._directory)
 
     def _in(self, threads: ThreadPool, call: Callable[..., T], *arguments: Any) -> Deferred[T]:
         return deferToThreadPool(self._reactor, threads, call, *arguments)
@@ -88,14 +89,17 @@ class ContentFiles:
             os.fdatasync(handle)
         finally:
             os.close(handle)
-        _sync(self._directory)
+        sync(self._directory)
+        if not self._named:  # whoever made it may not have come to this yet
+            sync(self._directory.parent)
+            self._named = True
 
     def _make(self, number: int) -> int:
         try:
             return ownership.make(self._path(number), 0o600)
         except FileNotFoundError:
+            self._named = False
             ownership.ensure_directory(self._directory, 0o700)
-            _sync(self._directory.parent)
         return ownership.make(self._path(number), 0o600)
 
     def _read(self, number: int, start: int, length: int) -> bytes:
@@ -105,18 +109,28 @@ class ContentFiles:
         finally:
             os.close(handle)
 
-    def _remove(self, numbers: Collection[int]) -> None:
+    def _remove(self, numbers: Collection[int]) -> dict[int, OSError]:
+        failed: dict[int, OSError] = {}
         for number in numbers:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            try:
                 self._path(number).unlink()
+            except (FileNotFoundError, NotADirectoryError):
+                pass
+            except OSError as fault:
+                failed[number] = fault
+        return failed
 
-    def _numbers(self) -> list[int]:
-        found: list[int] = []
-        with contextlib.suppress(FileNotFoundError), os.scandir(self._directory) as entries:
-            for entry in entries:
-                with contextlib.suppress(ValueError):
-                    found.append(parse_queue_id(entry.name))
-        return found
+
+def listed(directory: Path) -> list[int]:
+    """Of which messages there are files in a directory, which need not be there."""
+    found: list[int] = []
+    with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
+        for entry in entries:
+            with contextlib.suppress(ValueError):
+                number = parse_queue_id(entry.name)
+                if entry.is_file(follow_symlinks=False):
+                    found.append(number)
+    return found
 
 
 def _write(handle: int, pieces: Sequence[bytes]) -> None:
@@ -130,7 +144,7 @@ def _write(handle: int, pieces: Sequence[bytes]) -> None:
                 rest = rest[os.write(handle, rest) :]
 
 
-def _sync(directory: Path) -> None:
+def sync(directory: Path) -> None:
     """Make the names in a directory durable."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:

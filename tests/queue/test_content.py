@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from smtpplus.mail.envelope import CHUNK, Content, Envelope
@@ -41,7 +42,7 @@ class ContentTests(TestCase):
         self.database.start()
         self.addCleanup(self.database.stop)
         self.contents: list[Content] = []
-        self.spool = Spool(self.database, cache=0)
+        self.spool = Spool(self.database, cache=0, clock=Clock())
         self.spool.arrivals = self
 
     def expect(self, envelope: Envelope, content: Content) -> float:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from sqlalchemy.exc import IntegrityError
 from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.logger import ILogObserver, globalLogPublisher
 
 from smtpplus.mail.envelope import CHUNK, Content, Envelope, Recipient, queue_id
 from smtpplus.queue import actions
 from smtpplus.queue.intake import MOST, Intake
 from smtpplus.queue.rules import Rules
+from smtpplus.queue.scheduler import Scheduler
 from smtpplus.queue.selection import QueueView, Selection
-from smtpplus.queue.shelf import RUN
+from smtpplus.queue.shelf import AGAIN, RUN, FileShelf
 from smtpplus.storage import writes
 from smtpplus.storage.database import Database
 from smtpplus.storage.files import WRITERS, ContentFiles
@@ -96,6 +100,15 @@ class ShelfCase(QueueCase):
         return self.operate(work)
 
 
+class Broken:
+    """A scheduler with a fault of its own in what it does before a commit."""
+
+    def __init__(self, scheduler: Scheduler, expect: Callable[[Envelope, Content], float]) -> None:
+        self.expect = expect
+        self.accepted = scheduler.accepted
+        self.lost = scheduler.lost
+
+
 class FileShelfTests(ShelfCase):
     @inlineCallbacks
     def test_a_long_message_is_one_file(self) -> Any:
@@ -153,6 +166,22 @@ class FileShelfTests(ShelfCase):
         yield waiting
         for start in range(cut, len(OCTETS), CHUNK // 2):
             intake.write(OCTETS[start : start + CHUNK // 2])
+        yield intake.commit(self.long(1))
+        yield self.begun(1)
+        self.assertEqual(b"".join((yield self.pieces(self.agent.transfers[0].request.content))), OCTETS)
+
+    @inlineCallbacks
+    def test_crumbs_cost_what_they_hold(self) -> Any:
+        """C2: a client that sends two octets at a time holds little more memory than octets, and they stand in their order."""
+        intake = self.queue.spool.begin(1)
+        cut = 2 * CHUNK
+        for start in range(0, cut, 2):
+            intake.write(OCTETS[start : start + 2])
+        self.assertLess(sum(map(sys.getsizeof, intake._gathered)) + sys.getsizeof(intake._gathered), 1.5 * cut)
+        for start in range(cut, len(OCTETS), CHUNK):
+            waiting = intake.write(OCTETS[start : start + CHUNK])
+            if waiting is not None:
+                yield waiting
         yield intake.commit(self.long(1))
         yield self.begun(1)
         self.assertEqual(b"".join((yield self.pieces(self.agent.transfers[0].request.content))), OCTETS)
@@ -232,6 +261,10 @@ class FileShelfTests(ShelfCase):
         for number in range(2, 1500):
             (Path(f"{self.path}-content") / queue_id(number)).write_bytes(b"x")
         (Path(f"{self.path}-content") / "README").write_bytes(b"x")
+        told: list[Any] = []
+        listener = cast(ILogObserver, told.append)
+        globalLogPublisher.addObserver(listener)
+        self.addCleanup(globalLogPublisher.removeObserver, listener)
         yield self.close()
         self.open()
         arriving: Intake = yield self.upload(2000)
@@ -241,20 +274,58 @@ class FileShelfTests(ShelfCase):
         yield self.until(lambda: self.on_disk() == [queue_id(1), queue_id(2000), "README"])
         yield arriving.commit(self.long(2000))
         self.assertEqual([row[0] for row in self.rows(ROWS)], [1, 2000])
+        self.assertEqual([event["count"] for event in told if "with content" in event["log_format"]], [1498])
 
     @inlineCallbacks
-    def test_what_cannot_be_removed_is_tried_with_the_next(self) -> Any:
-        """A fault of the file system is logged and stops no mail."""
-        yield self.send(self.long(1))
-        stands = Path(f"{self.path}-content") / queue_id(2)
-        stands.mkdir()
-        self.queue.spool.gone((2,))
-        yield self.until(lambda: bool(self.flushLoggedErrors(OSError)))
-        stands.rmdir()
-        stands.write_bytes(b"x")
-        yield self.begun(1)
-        self.agent.transfers[0].end(OK)
+    def test_what_cannot_be_removed_is_tried_again(self) -> Any:
+        """A file that cannot be removed keeps no other there, is told of once, and goes when it can, though no other message comes."""
+        yield self.send(self.long(3))
+        directory = Path(f"{self.path}-content")
+        (directory / queue_id(1)).mkdir()
+        (directory / queue_id(2)).write_bytes(b"x")
+        self.queue.spool.gone((1, 2))
+        yield self.until(lambda: self.on_disk() == [queue_id(1), queue_id(3)])
+        self.assertEqual(len(self.flushLoggedErrors(IsADirectoryError)), 1)
+        shelf = self.queue.spool._shelf
+        assert isinstance(shelf, FileShelf)
+        self.clock.advance(AGAIN)
+        yield self.until(lambda: shelf._waiting)
+        self.assertEqual(self.flushLoggedErrors(IsADirectoryError), [])
+        (directory / queue_id(1)).rmdir()
+        (directory / queue_id(1)).write_bytes(b"x")
+        self.clock.advance(AGAIN)
+        yield self.until(lambda: self.on_disk() == [queue_id(3)])
+
+    @inlineCallbacks
+    def test_a_listing_that_fails_is_tried_again(self) -> Any:
+        """Where the directory cannot be read at the start, what a crash left goes a minute later."""
+        directory, aside = Path(f"{self.path}-content"), Path(f"{self.path}-aside")
+        aside.mkdir()
+        (aside / queue_id(1)).write_bytes(b"x")
+        directory.write_bytes(b"")
+        yield self.queue.spool.purge()
+        yield self.until(lambda: bool(self.flushLoggedErrors(NotADirectoryError)))
+        directory.unlink()
+        aside.rename(directory)
+        self.clock.advance(AGAIN)
         yield self.until(lambda: not self.on_disk())
+
+    @inlineCallbacks
+    def test_a_message_that_cannot_be_handed_in_leaves_no_file(self) -> Any:
+        """C2: a fault of our own between file and commit is the failure of the commit; the file goes, and the number is free again."""
+        scheduler = self.queue.scheduler
+        expect = scheduler.expect
+
+        def broken(envelope: Envelope, content: Content) -> float:
+            expect(envelope, content)
+            raise ZeroDivisionError
+
+        self.queue.spool.arrivals = Broken(scheduler, broken)
+        yield self.assertFailure(self.send(self.long(1)), ZeroDivisionError)
+        yield self.until(lambda: not self.on_disk())
+        self.queue.spool.arrivals = scheduler
+        yield self.send(self.long(1))
+        yield self.begun(1)
 
     @inlineCallbacks
     def test_content_that_is_lost_is_none(self) -> Any:

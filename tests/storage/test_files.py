@@ -53,7 +53,8 @@ class ContentFilesTests(TestCase):
         self.assertEqual(modes, [0o700, 0o600])
 
     async def test_what_is_promised_is_synced(self) -> None:
-        """C2: when `finish` has fired the content is synced, then the directory with its name; a directory that was made, in its own."""
+        """C2: when `finish` has fired the content is synced, then the directory with its name, and the directory's own name in
+        the one above, whoever made it: an earlier process, or another file that is not finished yet."""
         synced: list[str] = []
         for name in ("fdatasync", "fsync"):
             call = getattr(os, name)
@@ -63,10 +64,19 @@ class ContentFilesTests(TestCase):
                 synced.append(f"{name} {Path(os.readlink(f'/proc/self/fd/{handle}')).name}")
 
             self.patch(os, name, spied)
+        whole = [f"fdatasync {queue_id(1)}", f"fsync {self.directory.name}"]
         await self.files.append(1, [b"a"], first=True)
-        self.assertEqual(synced, [f"fsync {self.directory.parent.name}"])
+        self.assertEqual(synced, [])
         await self.files.finish(1, [b"b"], 2, first=False)
-        self.assertEqual(synced[1:], [f"fdatasync {queue_id(1)}", f"fsync {self.directory.name}"])
+        self.assertEqual(synced, [*whole, f"fsync {self.directory.parent.name}"])
+        await self.files.remove([1])
+        await self.files.finish(1, [b"b"], 1, first=True)
+        self.assertEqual(synced[3:], whole)
+        await self.files.remove([1])
+        self.directory.rmdir()
+        await self.files.append(9, [b"a"], first=True)
+        await self.files.finish(1, [b"b"], 1, first=True)
+        self.assertEqual(synced[5:], [*whole, f"fsync {self.directory.parent.name}"])
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
     async def test_they_belong_to_who_serves(self) -> None:
@@ -113,6 +123,16 @@ class ContentFilesTests(TestCase):
         await self.files.remove([1, 3, 99])
         self.assertEqual(await self.files.numbers(), [2])
         self.assertEqual(set(self.on_disk()), {queue_id(2), "lost+found"})
+
+    async def test_one_that_cannot_be_removed_keeps_no_other(self) -> None:
+        """A fault of one file is told of that one; what is no file, though it has the name of one, is not counted."""
+        await self.files.append(2, [b"x"], first=True)
+        (self.directory / queue_id(1)).mkdir()
+        (self.directory / queue_id(3)).symlink_to(queue_id(2))
+        self.assertEqual(await self.files.numbers(), [2])
+        failed = await self.files.remove([1, 2])
+        self.assertEqual([(number, fault.errno) for number, fault in failed.items()], [(1, errno.EISDIR)])
+        self.assertEqual(await self.files.numbers(), [])
 
 
 def test_every_database_has_a_directory_of_its_own() -> None:
