@@ -46,6 +46,7 @@ from smtpplus.operation.measures import Readiness, health, metrics
 from smtpplus.queue.assembly import assemble
 from smtpplus.queue.outbox import post
 from smtpplus.storage import ownership
+from smtpplus.storage.claim import Claim, ClaimError, settle_content
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import NewerDatabase, content_directory, database_file, migrate
 from smtpplus.storage.reserve import Reserve
@@ -110,7 +111,7 @@ class Relay(service.Service):
             self._house.submission.bind()
             if self._house.http is not None:
                 self._house.http.bind()
-        except (ListenError, HTTPListenError, TLSError, NewerDatabase, SQLAlchemyError, OSError) as fault:
+        except (ListenError, HTTPListenError, TLSError, NewerDatabase, ClaimError, SQLAlchemyError, OSError) as fault:
             print(f"smtpplus is not started: {getattr(fault, 'orig', None) or fault}.", file=sys.stderr)
             raise SystemExit(1) from None
 
@@ -138,7 +139,9 @@ class House:
     def __init__(self, configuration: Configuration, path: Path) -> None:
         self._grace = configuration.limits.grace
         url = database_url(configuration)
+        self._claim = Claim(url)
         migrate(url)
+        settle_content(url)
         events = Events()
         self._mail_log = _mail_log(configuration)
         if self._mail_log is not None:
@@ -212,6 +215,7 @@ class House:
         yield self._delivery.stop()
         yield self._observation.close()
         yield self._database.stop()
+        self._claim.release()
         self._directory.stop()
         self._threads.stop()
         if self._mail_log is not None:

@@ -185,7 +185,8 @@ class Daemon:
     def contents(self) -> dict[str, int]:
         """Names and sizes of its files with content."""
         directory = self.state / "smtpplus.sqlite-content"
-        return {path.name: path.stat().st_size for path in directory.iterdir()} if directory.exists() else {}
+        paths = directory.iterdir() if directory.exists() else ()
+        return {path.name: path.stat().st_size for path in paths if path.name != "database"}  # that one says whose they are
 
     def await_empty_queue(self, seconds: float = READY) -> None:
         """Return when no message, chunk, recipient or file with content is stored any more."""
