@@ -84,12 +84,15 @@ def test_a_process_that_is_killed_holds_nothing(tmp_path: Path) -> None:
         Claim(url).release()
 
 
-def test_a_database_that_is_shared_is_not_claimed() -> None:
-    """PostgreSQL: several machines serve one queue, and there are no files."""
+def test_a_database_that_is_shared_is_not_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL: several machines serve one queue, so the second is let in as the first was, and nothing is made."""
+    monkeypatch.chdir(tmp_path)
     url = "postgresql://db/mail"
-    Claim(url).release()
-    Claim(url)
+    first, second = Claim(url), Claim(url)
     settle_content(url)
+    assert list(tmp_path.iterdir()) == []
+    first.release()
+    second.release()
 
 
 def test_the_directory_is_there_and_durable_before_mail_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +154,10 @@ def test_a_backup_goes_on(home: Home, tmp_path: Path) -> None:
     home.keep(2)
     (home.content / queue_id(1)).unlink()
     shutil.copytree(home.content, there / home.content.name)
-    Home(there).start()
+    restored = Home(there)
+    restored.start()
+    assert restored.mark() == home.mark()
+    assert [path.name for path in restored.content.iterdir() if path.name != MARK] == [queue_id(2)]
 
 
 def test_where_one_bears_no_number(home: Home) -> None:
