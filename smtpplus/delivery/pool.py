@@ -21,6 +21,8 @@ from smtpplus.delivery.routing import Hop
 from smtpplus.delivery.transfer import Transfer
 from smtpplus.mail import reasons
 
+KEPT = 0.2  # seconds; somewhat longer than a commit takes, ours
+
 
 def _level(transfer: Transfer) -> int:
     return transfer.request.envelope.level
@@ -29,7 +31,7 @@ def _level(transfer: Transfer) -> int:
 class Pool:
     """Implements client.Keeper and transfer.Holder. `empty` is called when there is neither connection nor transfer any more."""
 
-    __slots__ = ("_dialer", "_empty", "_full", "_idle", "_openings", "_waiting", "_working", "hop")
+    __slots__ = ("_dialer", "_empty", "_full", "_idle", "_kept_until", "_openings", "_waiting", "_working", "hop")
 
     def __init__(self, hop: Hop, dialer: Dialer, empty: Callable[[Pool], None]) -> None:
         self.hop = hop
@@ -37,13 +39,14 @@ class Pool:
         self._empty = empty
         self._idle: list[Connection] = []
         self._waiting: list[Transfer] = []  # in order of arrival, stopped ones among them
+        self._kept_until = 0.0  # of the reactor's seconds: until when the last idle connection is for urgent mail alone
         self._openings = 0
         self._working: set[Connection] = set()  # connections with a transaction
         self._full = False  # the peer takes no more connections than those
 
     def take(self, transfer: Transfer) -> None:
         """Carry out `transfer` on an idle connection, or on one to be opened; one that is stopped waits for its `go`."""
-        if self._idle and not transfer.stopped:
+        if self._idle and not transfer.stopped and not (len(self._idle) == 1 and self._keeps(transfer)):
             connection = self._idle.pop()
             del self._dialer.idle[connection]
             self._working.add(connection)
@@ -53,8 +56,17 @@ class Pool:
             self._waiting.append(transfer)
             self._open()
 
+    def _keeps(self, transfer: Transfer) -> bool:
+        """Whether the last idle connection is not for `transfer`, as somebody urgent is to come."""
+        if not self._kept_until:
+            return False
+        if transfer.request.urgent or self._kept_until < self._dialer.reactor.seconds():
+            self._kept_until = 0.0
+        return self._kept_until > 0.0
+
     def prepare(self, level: int) -> None:
-        """Have a connection idle, or about to be, for one who is to come."""
+        """Have a connection idle, or about to be, for one who is to come, and keep it for KEPT seconds."""
+        self._kept_until = self._dialer.reactor.seconds() + KEPT
         if not (self._idle or self._openings or self._full or self._dialer.stopping):
             self._openings += 1
             self._dialer.open(self.hop, self, self._settled, level)

@@ -106,6 +106,24 @@ class AcceptedTests(DeliveryCase):
         assert [(each.recipients, each.connection) for each in taken] == [(("urgent@b.example",), 2), (("bulk@b.example",), 1)]
         assert sessions() == 2
 
+    async def test_bulk_leaves_the_last_idle_connection_to_who_is_expected(self) -> None:
+        """A27: between `prepare` and the urgent message others open a connection of their own, and afterwards use all of them again."""
+        with NextHop() as hop:
+            delivery = self.make(("*", hop.via))
+            urgent = msgspec.structs.replace(request(hop.via, "urgent@b.example", level=1), urgent=True)
+            await self.send(delivery, request(hop.via, "first@b.example"))
+            delivery.prepare(urgent.envelope, hop.via)
+            bulk = self.sending(delivery, request(hop.via, "bulk@b.example"))
+            await self.send(delivery, urgent)
+            await bulk
+            for name in ("third", "fourth"):
+                await self.send(delivery, request(hop.via, f"{name}@b.example"))
+            taken = hop.await_deliveries(lambda deliveries: len(deliveries) == 5)
+            await delivery.stop()
+        connections = {each.recipients[0].partition("@")[0]: each.connection for each in taken}
+        assert (connections["first"], connections["urgent"]) == (1, 1)
+        assert max(connections.values()) <= 2
+
 
 class VerdictTests(DeliveryCase):
     async def test_each_recipient_hears_its_own_reply(self) -> None:
