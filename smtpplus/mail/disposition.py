@@ -11,6 +11,7 @@ from typing import Callable, Protocol
 
 import msgspec
 
+from smtpplus.mail import reasons
 from smtpplus.mail.envelope import Content, Envelope, Recipient
 from smtpplus.mail.reply import Outcome, Reply
 
@@ -36,9 +37,18 @@ class Disposition(msgspec.Struct, frozen=True):
     passed_on: bool = False  # the peer has taken over what the sender wants to be told of success (RFC 3461 §5.2.1)
     time_passed_on: bool = False  # the peer has taken over by when the message is wanted (RFC 2852)
 
+    told: Reply | None = None  # what the sender hears in place of `reply`, if somebody made one of another
+
     @property
     def outcome(self) -> Outcome:
         return self.reply.outcome
+
+    @property
+    def said(self) -> Reply:
+        """What the sender may know: of a login of ours no words, which are for who runs this server and may be about its passwords."""
+        if self.told is None and self.reason == reasons.PEER_LOGIN_FAILED.code:
+            return Reply(self.reply.code, self.reply.enhanced, "")
+        return self.told or self.reply
 
 
 Told = Callable[[list[Disposition]], None]  # what became of some recipients

@@ -46,7 +46,6 @@ _CLOSING = {
     "relayed": "What becomes of it there is not known here.",
 }
 _SAID_BY_PEER = frozenset((PEER_DEFERRED.code, PEER_REFUSED.code, DELIVERED.code))
-_FOR_THE_LOG = frozenset((PEER_LOGIN_FAILED.code,))  # whose words are for who runs this server, and may be about its passwords
 _STATUS = {2: "2.0.0", 4: "4.0.0", 5: "5.0.0"}  # RFC 3463 §3.1, where the reply has none
 DETAILED = 100  # recipients that are told everything about
 NAMED = 1_000  # recipients that are named, with their status; the others are counted
@@ -158,16 +157,9 @@ def _explanation(report: _Report) -> str:
     return "\n".join(wrapped) + "\n"
 
 
-def _said(disposition: Disposition) -> str:
-    """The reply as its sender may know it."""
-    if disposition.reason in _FOR_THE_LOG:
-        return f"{disposition.reply.code} {_code(disposition)}"
-    return str(disposition.reply)
-
-
 def _words(kind: Kind, disposition: Disposition) -> list[str]:
-    words = _said(disposition)
-    if disposition.reason in _FOR_THE_LOG:
+    words = str(disposition.said)
+    if disposition.reason == PEER_LOGIN_FAILED.code:  # what explanation and remedy say is not for the sender to do
         return [f"    Reason: {words}", "    It lies with this mail server; who runs it finds more in its log."]
     speaker = f"{disposition.peer} said" if disposition.reason in _SAID_BY_PEER and disposition.peer else "Reason"
     lines = [f"    {speaker}: {words}"]
@@ -240,7 +232,7 @@ def _recipient(report: _Report, disposition: Disposition) -> list[str]:
     fields += _core(report, disposition)
     if host:
         fields.append(_field("Remote-MTA", f"dns; {host}"))
-    fields += [_folded("Diagnostic-Code", f"{speaker}; {_said(disposition)}"), _field("Last-Attempt-Date", _date(report.now))]
+    fields += [_folded("Diagnostic-Code", f"{speaker}; {disposition.said}"), _field("Last-Attempt-Date", _date(report.now))]
     if report.kind == "delayed" and report.until is not None:
         fields.append(_field("Will-Retry-Until", _date(report.until)))
     return fields

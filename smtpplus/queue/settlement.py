@@ -299,5 +299,6 @@ def _found(entry: Entry, dispositions: Sequence[Disposition]) -> list[tuple[int,
 
 def _given_up(disposition: Disposition) -> Disposition:
     """The last temporary failure, made final because the message is too old."""
-    reply = reasons.EXPIRED.reply(cause=str(disposition.reply))
-    return Disposition(disposition.recipient, reply, disposition.peer, reasons.EXPIRED.code)
+    expired = reasons.EXPIRED
+    reply, told = (expired.reply(cause=str(each)) for each in (disposition.reply, disposition.said))
+    return Disposition(disposition.recipient, reply, disposition.peer, expired.code, told=told)

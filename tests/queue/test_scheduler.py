@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 
 from smtpplus import events as facts
+from smtpplus.mail import reasons
 from smtpplus.mail.disposition import Disposition
 from smtpplus.mail.envelope import Recipient, queue_id
 from smtpplus.queue.rules import Rule, Rules
@@ -96,6 +97,24 @@ class SchedulerTests(QueueCase):
         (failed,) = self.stated(facts.Failed)
         self.assertEqual(failed.reason, "expired")
         self.assertIn("greylisted", failed.reply)
+
+    @inlineCallbacks
+    def test_expiry_behind_a_failed_login_keeps_its_words(self) -> Any:
+        """What a smarthost says of our login is stated for who runs this server; the bounce has its code and status."""
+        login = reasons.PEER_LOGIN_FAILED
+        yield self.accept(envelope(1, at=self.wall))
+        yield self.begun(1)
+        self.wall += 5 * 86400
+        self.agent.transfers[0].end(login.reply(peer="mx", cause="535 5.7.8 Hunter2"), reason=login.code)
+        yield self.begun(2)
+        (failed,) = self.stated(facts.Failed)
+        self.assertIn("Hunter2", failed.reply)
+        told: list[bytes | None] = []
+        self.agent.transfers[1].request.content.read(0, told.append)
+        (bounce,) = told
+        assert bounce is not None
+        self.assertIn(b"454 4.7.0; send it", b" ".join(bounce.split()))
+        self.assertNotIn(b"Hunter2", bounce)
 
     @inlineCallbacks
     def test_a_delay_is_told_once(self) -> Any:
