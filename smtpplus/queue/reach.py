@@ -22,6 +22,9 @@ from smtpplus.queue.ready import Ready
 from smtpplus.queue.standing import SHOWN, BackingOff, Crowded
 
 SILENT = frozenset({reasons.CONNECTION_TIMED_OUT.code})
+OURS = frozenset(  # where nobody was asked: of the message or of us, and not of its destination
+    reason.code for reason in (reasons.CONTENT_LOST, reasons.UNEXPECTED, reasons.ABANDONED, reasons.TOO_LATE, reasons.PEER_LACKS_REQUIRETLS)
+)
 
 
 class Reach:
@@ -51,8 +54,12 @@ class Reach:
         return not (destination.closed or destination.held or self._stopped())
 
     def learn(self, destination: Destination, dispositions: list[Disposition], *, ending: bool) -> None:
-        """An attempt has ended: one that nobody reached closes its destination. At the `ending` of the daemon nothing is closed."""
-        if not destination.learn(ending or any(map(_answered, dispositions)), strain(dispositions)):
+        """An attempt has ended: one that nobody reached closes its destination. At the `ending` of the daemon nothing is closed.
+
+        What ended before anybody was asked, for reasons of ours, says nothing either way.
+        """
+        telling = [each for each in dispositions if each.peer or each.reason not in OURS]
+        if not telling or not destination.learn(ending or any(map(_answered, telling)), strain(telling)):
             return
         destination.closed = True
         self.demand(destination)
