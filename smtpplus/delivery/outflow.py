@@ -98,12 +98,12 @@ class Outflow:
         self._producing = False  # registered with the transport
         self.active = False
 
-    def start(self, transfer: Transfer, transport: TCPConnection, framing: Framing) -> None:
-        """Begin to send the content of `transfer`; if it is stopped, only `pump` begins."""
+    def start(self, transfer: Transfer, transport: TCPConnection, framing: Framing, first: bytes | None) -> None:
+        """Begin to send the content of `transfer`, whose `first` piece was read before; if it is stopped, only `pump` begins."""
         self._transport = transport
         self._transfer = transfer
         self._framing = framing
-        self._piece = None
+        self._piece = first
         self._index = 0
         self._blocked = self._reading = False
         self.active = True

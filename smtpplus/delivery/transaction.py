@@ -1,10 +1,10 @@
 """A transaction on a connection: what is asked of the peer for a transfer, and the content on its way.
 
 It holds the transfer while it runs, and so stops and goes on as the transfer says. Nothing is proposed to a peer that the message does
-not fit; where only the content can tell, it is looked at first, and converted if it has 8-bit octets that the peer does not take. Of
-more recipients than the peer takes at a time the first are proposed, and `is_part` says that others are left. How a transaction ends is
-the connection's business: it hears of a misfit by `misfit`, of everything else from the peer. Whatever goes wrong unexpectedly cuts
-the connection.
+not fit; where only the content can tell, it is looked at first, and converted if it has 8-bit octets that the peer does not take. The
+first piece of the content is at hand before anything is proposed: a message that is lost costs the peer nothing. Of more recipients than
+the peer takes at a time the first are proposed, and `is_part` says that others are left. How a transaction ends is the connection's
+business: it hears of a misfit by `misfit`, of everything else from the peer. Whatever goes wrong unexpectedly cuts the connection.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Link(Protocol):
 class Transaction:
     """One after the other, on one connection. Implements transfer.Holder and outflow.Session; `transfer` is None between them."""
 
-    __slots__ = ("_answered", "_clock", "_link", "_now", "_outflow", "dotted", "proposal", "transfer")
+    __slots__ = ("_answered", "_clock", "_first", "_link", "_now", "_outflow", "dotted", "proposal", "transfer")
     _log = Logger()
 
     def __init__(self, link: Link, clock: IReactorTime, now: Callable[[], float]) -> None:
@@ -67,6 +67,7 @@ class Transaction:
         self._now = now  # seconds since the epoch, for what the envelope says of times
         self._outflow = Outflow(self)
         self._answered = 0  # replies read when it began
+        self._first: bytes | None = None  # piece of the content, until it is sent
         self.transfer: Transfer | None = None
         self.proposal: Proposal | None = None
         self.dotted = False  # the final dot is with the transport
@@ -82,12 +83,12 @@ class Transaction:
         try:
             self._approach(transfer)
         except Exception:
-            self._log.failure("delivery to {peer} failed", peer=self._link.peer)
-            self._clock.callLater(0, self._link.cut, Fault(reasons.UNEXPECTED))
+            self._stumble()
 
     def leave(self) -> Transfer | None:
         """It is over: no more is written, and the transfer that it was about belongs to the caller."""
         self._outflow.cancel()
+        self._first = None
         transfer, self.transfer = self.transfer, None
         return transfer
 
@@ -157,7 +158,32 @@ class Transaction:
             self._link.allow(math.inf)
             self._clock.callLater(0, self._examine, transfer, request, verdict)
         else:
+            self._prepare(transfer, request, verdict)
+
+    def _prepare(self, transfer: Transfer, request: Request, verdict: Fit) -> None:
+        """Have the first piece at hand, which is at once if the content is in memory; then propose the message."""
+
+        def arrived(piece: bytes | None) -> None:
+            if self.transfer is not transfer:
+                return
+            if piece is None:
+                self._clock.callLater(0, self._misfit, transfer, Fault(reasons.CONTENT_LOST))
+                return
+            self._first = piece
+            try:
+                self._propose(request, verdict)
+            except Exception:
+                self._stumble()
+
+        if request.content.chunks:
+            self._link.allow(math.inf)
+            request.content.read(0, arrived)
+        else:
             self._propose(request, verdict)
+
+    def _stumble(self) -> None:
+        self._log.failure("delivery to {peer} failed", peer=self._link.peer)
+        self._clock.callLater(0, self._link.cut, Fault(reasons.UNEXPECTED))
 
     def _propose(self, request: Request, verdict: Fit) -> None:
         dialogue = self._link.dialogue
@@ -180,7 +206,7 @@ class Transaction:
         if self.transfer is not transfer:
             return
         if clean:
-            self._propose(request, verdict)
+            self._prepare(transfer, request, verdict)
         elif clean is not None and verdict.doubt is not None and verdict.doubt.reason is reasons.PEER_LACKS_8BITMIME and transfer.convert:
             converting = transfer.convert(transfer).addCallback(lambda content: self._converted(transfer, content))
             converting.addErrback(lambda failure: self._link.cut(Fault(reasons.UNEXPECTED, str(failure.value))))
@@ -206,7 +232,8 @@ class Transaction:
         assert transfer is not None
         self._link.allow(math.inf if transfer.held else BLOCK_PATIENCE)
         chunked = self.proposal is not None and self.proposal.chunked
-        self._outflow.start(transfer, transport, Chunked() if chunked else Dotted())
+        first, self._first = self._first, None
+        self._outflow.start(transfer, transport, Chunked() if chunked else Dotted(), first)
 
     def moved(self) -> None:
         self._link.dialogue.content_sent(last=False)

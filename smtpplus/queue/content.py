@@ -7,7 +7,7 @@ from collections.abc import Callable
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from smtpplus.mail.envelope import CHUNK
+from smtpplus.mail.envelope import CHUNK, queue_id
 from smtpplus.queue.shelf import Run, Shelf
 
 
@@ -39,7 +39,11 @@ class StoredContent:
             done(octets)
 
         def missing(failure: Failure) -> Run:
-            Logger("smtpplus.queue.spool").failure("chunk {index} of message {id} cannot be read", failure, index=index, id=self._id)
+            log, name = Logger("smtpplus.queue.spool"), queue_id(self._id)
+            if failure.check(OSError):  # the disk has it no more: nothing that a traceback could explain
+                log.error("chunk {index} of message {id} cannot be read: {why}", index=index, id=name, why=failure.getErrorMessage())
+            else:
+                log.failure("chunk {index} of message {id} cannot be read", failure, index=index, id=name)
             return {}
 
         self._shelf.run(self._id, self.size, index).addErrback(missing).addCallback(found)

@@ -83,7 +83,7 @@ class AcceptedTests(DeliveryCase):
 
     async def test_a_prepared_connection_waits_for_its_message(self) -> None:
         """A27: while the only session works, one that is prepared is opened before the urgent message for it comes, and only one."""
-        content = Held([SMALL])
+        content = Held(cut(SMALL, 10))
 
         def sessions() -> int:
             return len({each.connection for each in list(hop.arrivals)})

@@ -6,7 +6,7 @@ import socket
 
 from smtpplus.delivery import dial
 from smtpplus.delivery.terms import Awaited
-from tests.delivery.peer import EHLO, Line, Peer
+from tests.delivery.peer import EHLO, Line, Peer, plain
 from tests.delivery.rig import SMALL, DeliveryCase, Pieces, Underway, cut, request, said
 
 LATER = ("bob@b.example", 451)
@@ -236,6 +236,17 @@ class HostileTests(DeliveryCase):
         content = Pieces(cut(SMALL * 10_000), slow=True, lost=2)
         assert await self.found(script, content=content) == [(*LATER, "content_lost")]
         assert b"\r\n.\r\n" not in self.peer.lines[0].received
+
+    async def test_content_that_is_lost_from_its_start(self) -> None:
+        """A message whose first piece cannot be read is not proposed, and the session is there for the next, as if nothing had been."""
+        for slow in (False, True):
+            with Peer(plain) as peer:
+                delivery = self.make(("*", peer.via))
+                lost = request(peer.via, content=Pieces(cut(SMALL * 10_000), slow=slow, lost=0))
+                assert said(await self.send(delivery, lost)) == [(*LATER, "content_lost")]
+                assert said(await self.send(delivery, request(peer.via))) == [("bob@b.example", 250, "delivered")]
+                await delivery.stop()
+            assert len(peer.lines) == 1 and peer.lines[0].received.count(b"MAIL FROM") == 1
 
     async def test_abandon(self) -> None:
         """An abandoned transfer is deferred at once, wherever it is; after its final dot it waits for the verdict."""
