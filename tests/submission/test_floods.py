@@ -86,12 +86,12 @@ class FloodTests(SessionCase):
             first = Client(self.port, greeting=False)
             heard = []
             for _ in range(5):
-                other = Client(self.port, greeting=False)
-                try:
+                try:  # it may be gone before connect() has returned
+                    other = Client(self.port, greeting=False)
                     heard.append(other.socket.recv(100))
+                    other.close()
                 except ConnectionResetError:
                     heard.append(b"")
-                other.close()
             first.start_tls()
             heard.append(first.reply()[:4].encode())
             first.close()
