@@ -46,7 +46,10 @@ class Pool:
 
     def take(self, transfer: Transfer) -> None:
         """Carry out `transfer` on an idle connection, or on one to be opened; one that is stopped waits for its `go`."""
-        if self._idle and not transfer.stopped and not (len(self._idle) == 1 and self._keeps(transfer)):
+        if transfer.request.urgent:
+            self._kept_until = 0.0  # it has come
+        kept = len(self._idle) == 1 and self._kept_until > self._dialer.reactor.seconds()
+        if self._idle and not transfer.stopped and not kept:
             connection = self._idle.pop()
             del self._dialer.idle[connection]
             self._working.add(connection)
@@ -55,14 +58,6 @@ class Pool:
             transfer.holder = self
             self._waiting.append(transfer)
             self._open()
-
-    def _keeps(self, transfer: Transfer) -> bool:
-        """Whether the last idle connection is not for `transfer`, as somebody urgent is to come."""
-        if not self._kept_until:
-            return False
-        if transfer.request.urgent or self._kept_until < self._dialer.reactor.seconds():
-            self._kept_until = 0.0
-        return self._kept_until > 0.0
 
     def prepare(self, level: int) -> None:
         """Have a connection idle, or about to be, for one who is to come, and keep it for KEPT seconds."""
