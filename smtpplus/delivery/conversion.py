@@ -17,16 +17,17 @@ class Lost(Exception):
 async def converted(content: Content) -> Content:
     """The same message in 7 bits. Raises Unconvertible, or Lost."""
     survey = Survey()
-    async for piece in _pieces(content):
+    async for piece in pieces(content):
         survey.feed(piece)
     survey.finish()
     conversion, size = Conversion(survey.leaves), 0
-    async for piece in _pieces(content):
+    async for piece in pieces(content):
         size += len(conversion.feed(piece))
     return Converted(content, survey.leaves, size + len(conversion.finish()))
 
 
-async def _pieces(content: Content) -> AsyncIterator[bytes]:
+async def pieces(content: Content) -> AsyncIterator[bytes]:
+    """One after the other; Lost if one cannot be read."""
     for index in range(content.chunks):
         arrived: Deferred[bytes | None] = Deferred()
         content.read(index, arrived.callback)

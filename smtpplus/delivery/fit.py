@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Sequence
 
 import msgspec
-from twisted.internet.defer import Deferred
 
+from smtpplus.delivery.conversion import Lost, pieces
 from smtpplus.delivery.dialogue import Dialogue
 from smtpplus.delivery.fault import Fault
 from smtpplus.mail import reasons
@@ -70,12 +70,10 @@ def _returns(left: float, offered: str | None) -> bool:
 
 async def all_ascii(content: Content) -> bool | None:
     """Whether every piece of the content is ASCII; None if one cannot be read. One piece is in memory at a time."""
-    for index in range(content.chunks):
-        arrived: Deferred[bytes | None] = Deferred()
-        content.read(index, arrived.callback)
-        piece = await arrived
-        if piece is None:
-            return None
-        if not piece.isascii():
-            return False
+    try:
+        async for piece in pieces(content):
+            if not piece.isascii():
+                return False
+    except Lost:
+        return None
     return True
