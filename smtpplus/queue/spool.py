@@ -122,7 +122,7 @@ class Spool:
     def fetch(self, numbers: list[int]) -> Deferred[list[Stored]]:
         """The messages with these ids that are still there, in the order of their ids; content of short ones is cached while it fits."""
         room = max(0, self._cache)
-        return self._database.read(lambda connection: fetch(connection, numbers, room)).addCallback(self._fetched)
+        return self._database.read(lambda connection: fetch(connection, numbers, room, self._database.give_way)).addCallback(self._fetched)
 
     def _fetched(self, found: list[FetchedRow]) -> list[Stored]:
         stored: list[Stored] = []

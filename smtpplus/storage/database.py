@@ -31,6 +31,7 @@ class Database:
         self._reactor = reactor
         self._readers = ThreadPool(0, READERS, name="smtpplus-reader")
         self._road = road or NoRightOfWay(reactor)
+        self.give_way = self._road.wait  # for what reads much: to be called between a few rows
         self.writer = Writer(self._engine, reactor, self._road)
         directory = content_directory(url)
         self.files = None if directory is None else ContentFiles(directory, reactor)  # None: machines share the database, not files

@@ -5,7 +5,7 @@ one go, in the order of their ranks), then the callables, and commits once: one 
 fails, the batch is rolled back and each unit runs in a transaction of its own, so that a bad one harms nobody else; a callable that
 raises Declined is undone alone, and the others are committed with the batch. There
 is one call back into the reactor for each batch; Deferreds fire in the order of their units, but those of urgent ones first. What these
-bring about has the right of way: until it is done the next commit does not begin.
+bring about has the right of way: until it is done the next commit does not begin, and one that has begun goes no further.
 
 Units that were handed in and not committed are lost with the process; that is why nobody is told 250 before its Deferred fires.
 """
@@ -193,7 +193,7 @@ class Writer:
                     gathered.append(row)
         with self._synced(any(unit.durable for unit in batch)), connection.begin():
             for statement in sorted(rows, key=_rank):
-                statement.run(connection, rows[statement])
+                statement.run(connection, rows[statement], self._road.wait)
             for unit in batch:
                 if unit.work is not None:
                     self._work(unit, unit.work)

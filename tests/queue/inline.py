@@ -45,6 +45,9 @@ class InlineDatabase:
     def read(self, query: Callable[[sqlalchemy.Connection], Any]) -> Deferred[Any]:
         return self._add(lambda: query(self.connection), writes=False)
 
+    def give_way(self) -> None:
+        """Nobody reads beside anybody."""
+
     def _add(self, work: Callable[[], Any], *, writes: bool) -> Deferred[Any]:
         done: Deferred[Any] = Deferred()
         self._waiting.append((done, work, writes))

@@ -70,6 +70,22 @@ class WriterTests(TestCase):
         self.assertEqual(told, [7, "attended", 8, "attended", 1, 2, 3, 4, 5, 6, 9])
 
     @inlineCallbacks
+    def test_way_is_given_before_each_statement(self) -> Any:
+        """A27: a long commit stops in its midst for urgent mail, which may come while it is written."""
+        asked: list[int] = []
+
+        class Road(NoRightOfWay):
+            def wait(self) -> None:
+                asked.append(database.writer.commits)
+
+        yield self.database.stop()
+        self.database = database = Database(f"sqlite:///{self.path}", reactor, Road(reactor))
+        database.start()
+        yield DeferredList([database.run(message(number)) for number in range(1, 129)], fireOnOneErrback=True)
+        before, messages, recipients = 1, 2, 2  # 64 rows go into one statement
+        self.assertEqual(asked, [0] * (before + messages + recipients))
+
+    @inlineCallbacks
     def test_urgent_ones_keep_their_order_and_leave_others_a_place(self) -> Any:
         """A27, C2: urgent units of a later commit do not overtake those of an earlier one, and one of each slice is not urgent."""
         told: list[int] = []

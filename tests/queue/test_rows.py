@@ -1,0 +1,48 @@
+"""Whole messages read back from the database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.trial.unittest import TestCase
+
+from smtpplus.mail.envelope import Recipient
+from smtpplus.queue import rows
+from smtpplus.storage import writes
+from smtpplus.storage.engine import create_engine, migrate
+from tests.queue.fixtures import envelope
+
+
+class FetchTests(TestCase):
+    """A real SQLite with 50 messages of two recipients each."""
+
+    def setUp(self) -> None:
+        url = f"sqlite:///{Path(self.mktemp()) / 'smtpplus.sqlite'}"
+        migrate(url)
+        engine = create_engine(url)
+        self.addCleanup(engine.dispose)
+        self.connection = engine.connect()
+        self.addCleanup(self.connection.close)
+        self.envelopes = [envelope(number, 3, "app", "b@example.net", "c@example.net", size=10) for number in range(1, 51)]
+        writes.INSERT_MESSAGE.run(self.connection, [rows.insertion(each, 1, b"x" * 10)[1] for each in self.envelopes])
+        writes.INSERT_RECIPIENT.run(self.connection, [row for each in self.envelopes for _, row in rows.recipients(each)])
+        self.asked = 0
+
+    def give_way(self) -> None:
+        self.asked += 1
+
+    def test_way_is_given(self) -> None:
+        """A27: the messages, their recipients and what is made of both come a few at a time, with way given before each few."""
+        fetched = rows.fetch(self.connection, [*range(1, 51)], 10_000, self.give_way)
+        self.assertEqual([found[0].id for found in fetched], [*range(1, 51)])
+        self.assertEqual(self.asked, 3 + 5 + 3)  # by 20 of 50, 100 and 50
+
+    def test_what_was_kept_comes_back(self) -> None:
+        """C2: envelope, content up to the room there is, and who is not settled."""
+        fetched = rows.fetch(self.connection, [3, 1, 99], 15, self.give_way)
+        self.assertEqual([found[0] for found in fetched], [self.envelopes[0], self.envelopes[2]])
+        self.assertEqual(
+            [(chunks, in_file, octets) for _, chunks, in_file, octets, _ in fetched], [(1, False, b"x" * 10), (1, False, None)]
+        )
+        pending = [(each.number, each.recipient, each.attempts) for each in fetched[0][4]]
+        self.assertEqual(pending, [(0, Recipient("b@example.net"), 0), (1, Recipient("c@example.net"), 0)])
