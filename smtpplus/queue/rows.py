@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import sqlalchemy
-from sqlalchemy import and_, case, select, tuple_
+from sqlalchemy import BindParameter, ColumnElement, Select, and_, bindparam, case, null, select, tuple_
 
 from smtpplus.mail.address import AddressError, normalize_domain
 from smtpplus.mail.envelope import Envelope, Recipient
@@ -53,6 +53,24 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 _COLUMNS = [schema.messages.c[name] for name in ("id", "sender", "user", "level", "size", "received_at", "chunks", "parameters")]
+
+_NUMBERS: BindParameter[Any] = bindparam("numbers", expanding=True)
+
+
+def _asked(content: ColumnElement[Any]) -> Select[Any]:
+    """What `fetch` asks for of a message: made once, as it takes longer than to read some messages."""
+    m = schema.messages.c
+    asked = select(*_COLUMNS, content.label("octets"), m.content.is_(None).label("in_file"))
+    return asked.where(m.id.in_(_NUMBERS), m.state == schema.QUEUED).order_by(m.id)
+
+
+_MESSAGES = _asked(case((schema.messages.c.chunks == 1, schema.messages.c.content), else_=None))
+_MESSAGES_ALONE = _asked(null())
+_UNSETTLED = (
+    select(*[schema.recipients.c[name] for name in ("message_id", "number", "address", "attempts", "due", "parameters", "warned", "list")])
+    .where(schema.recipients.c.message_id.in_(_NUMBERS))
+    .order_by(schema.recipients.c.message_id, schema.recipients.c.number)
+)
 
 # With the number of chunks, whether they are in a file, and the content if it was asked for.
 FetchedRow = tuple[Envelope, int, bool, bytes | None, list[Pending]]
@@ -127,16 +145,10 @@ def fetch(connection: sqlalchemy.Connection, numbers: list[int], room: int, give
 
     `give_way` is called between a few rows: a thread that reads on keeps a processor from whoever it is that urgent mail waits for.
     """
-    m, r = schema.messages.c, schema.recipients.c
-    content = case((m.chunks == 1, m.content), else_=None) if room else sqlalchemy.null()
-    query = select(*_COLUMNS, content.label("octets"), m.content.is_(None).label("in_file"))
-    asked = connection.execute(query.where(m.id.in_(numbers), m.state == schema.QUEUED).order_by(m.id))
-    found = list(_gently(asked, give_way))
+    found = list(_gently(connection.execute(_MESSAGES if room else _MESSAGES_ALONE, {"numbers": numbers}), give_way))
     unsettled: dict[int, list[Pending]] = {row.id: [] for row in found}
-    waiting = select(r.message_id, r.number, r.address, r.attempts, r.due, r.parameters, r.warned, r.list)
-    waiting = waiting.where(r.message_id.in_(numbers))
     lists: dict[int, str] = {}
-    for each in _gently(connection.execute(waiting.order_by(r.message_id, r.number)), give_way):
+    for each in _gently(connection.execute(_UNSETTLED, {"numbers": numbers}), give_way):
         given = msgspec.json.decode(each.parameters, type=_RecipientParameters) if each.parameters else _RecipientParameters()
         recipient = Recipient(each.address, given.notify, given.orcpt)
         lists[each.message_id] = each.list
