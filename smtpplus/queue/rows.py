@@ -208,13 +208,16 @@ def _envelope(row: Any, recipients: tuple[Recipient, ...], list_: str) -> Envelo
     )
 
 
-def scan(connection: sqlalchemy.Connection, after: tuple[int, int], limit: int, *, urgent: bool) -> list[Waiting]:
-    """The next unsettled recipients in the order of their keys: of levels up to URGENT, or of the others."""
+def scan(
+    connection: sqlalchemy.Connection, after: tuple[int, int], limit: int, give_way: Callable[[], None], *, urgent: bool
+) -> list[Waiting]:
+    """The next unsettled recipients in the order of their keys: of levels up to URGENT, or of the others. `give_way`: as for `fetch`."""
     r = schema.recipients.c
     query = select(r.message_id, r.number, r.address, r.level, r.user, r.due, r.list, r.sender_domain, BEGUN)
     key = tuple_(r.message_id, r.number) > tuple_(*after)
     level = r.level <= URGENT if urgent else r.level > URGENT
-    return [tuple(row) for row in connection.execute(query.where(key, level).order_by(r.message_id, r.number).limit(limit))]
+    found = connection.execute(query.where(key, level).order_by(r.message_id, r.number).limit(limit))
+    return [tuple(row) for row in _gently(found, give_way)]
 
 
 def owners(connection: sqlalchemy.Connection, newest: int, *, urgent: bool) -> frozenset[str]:

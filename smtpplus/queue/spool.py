@@ -135,7 +135,7 @@ class Spool:
 
     def scan(self, after: tuple[int, int], limit: int, *, urgent: bool) -> Deferred[list[Waiting]]:
         """The next `limit` unsettled recipients beyond (message id, number) `after`: those of levels 1 and 2, or all others."""
-        return self._database.read(lambda connection: scan(connection, after, limit, urgent=urgent))
+        return self._database.read(lambda connection: scan(connection, after, limit, self._database.give_way, urgent=urgent))
 
     def owners(self, newest: int, *, urgent: bool) -> Deferred[frozenset[str]]:
         """Who has unsettled mail older than id `newest`: of levels 1 and 2, or of the others."""

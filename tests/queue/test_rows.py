@@ -46,3 +46,9 @@ class FetchTests(TestCase):
         )
         pending = [(each.number, each.recipient, each.attempts) for each in fetched[0][4]]
         self.assertEqual(pending, [(0, Recipient("b@example.net"), 0), (1, Recipient("c@example.net"), 0)])
+
+    def test_way_is_given_by_a_scan(self) -> None:
+        """A27: so it is while the daemon goes through all that waits, at its start."""
+        found = rows.scan(self.connection, (3, 0), 90, self.give_way, urgent=False)
+        self.assertEqual([row[:2] for row in found][:3], [(3, 1), (4, 0), (4, 1)])
+        self.assertEqual((len(found), self.asked), (90, 5))
