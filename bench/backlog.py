@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench import machine
 from bench.traffic import HOST, await_port, free_port
 from smtpplus.mail.envelope import CHUNK, Envelope, Recipient
 from smtpplus.queue import rows
@@ -105,6 +106,11 @@ listen = ""
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) // 1024
         return 0
+
+    def processor_seconds(self) -> float:
+        """The processor time that the process has used."""
+        assert self._process is not None
+        return machine.processor_seconds(self._process.pid)
 
     def queued(self) -> int:
         """Recipients in its queue."""

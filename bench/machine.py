@@ -44,3 +44,9 @@ def _fsync(directory: Path) -> float:
             os.fsync(file.fileno())
             times.append(time.perf_counter() - begun)
     return statistics.median(times)
+
+
+def processor_seconds(process: int) -> float:
+    """The processor time that `process`, with all its threads, has used so far."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

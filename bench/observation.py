@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import sys
@@ -24,7 +23,6 @@ from bench.traffic import HOST, Sink, free_port, send
 
 WITHOUT = '[http]\nlisten = ""\n[queue]\nhistory = "0s"\n[log]\nmail = ""\n'
 WAYS = ("with", "without")
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Watched(Smtpplus):
@@ -36,8 +34,7 @@ class Watched(Smtpplus):
 
     def processor_seconds(self) -> float:
         """Of the daemon, all its threads, so far."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        return machine.processor_seconds(self._process.pid)
 
 
 class Unwatched(Watched):
