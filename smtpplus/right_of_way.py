@@ -31,7 +31,8 @@ class RightOfWay(Protocol):
         """Ask those who `wait` to do so. For a thread that then wakes the reactor, which lets them go on."""
 
     def wait(self) -> None:
-        """Return when urgent mail does not need the interpreter, after 20 ms at the latest. For the other threads."""
+        """Return when urgent mail does not need the interpreter and the processors, after 20 ms at the latest. For the other threads, a few
+        times in each millisecond of their work."""
 
 
 class NoRightOfWay:
