@@ -14,7 +14,7 @@ import hmac
 from collections.abc import Callable
 from functools import partial
 from io import BytesIO
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -34,6 +34,7 @@ from smtpplus.observation import owed
 from smtpplus.observation.owed import Post
 from smtpplus.storage.database import Database
 
+T = TypeVar("T")
 RETRY = (5.0, 30.0, 120.0, 600.0, 3600.0)  # seconds until it is tried again; the last repeats
 POLL = 2.0  # seconds between two looks for what is due
 AT_ONCE = 10  # posts under way
@@ -85,6 +86,7 @@ class Webhook:
         self._agent = Agent(reactor, policy, connectTimeout=PATIENCE, pool=pool)
         self._under_way: dict[int, Deferred[Any]] = {}  # by the id of the post
         self._closed = self._complained = False
+        self._looking = self._again = False  # the database is being asked; it is to be asked once more
         self._loop = LoopingCall(self.look)
         self._loop.clock = reactor
 
@@ -101,17 +103,27 @@ class Webhook:
             asked.cancel()
 
     def look(self, _: object = None) -> None:
-        """Post what is due."""
+        """Post what is due. One look at a time: the answer to another could come late, with what was posted and taken meanwhile."""
+        if self._looking:
+            self._again = True
+            return
         free = AT_ONCE - len(self._under_way)
         if free > 0 and not self._closed:
+            self._looking = True
             query = partial(owed.due, now=self._now(), limit=free, without=frozenset(self._under_way))
-            self._database.read(query).addCallbacks(self._post_all, self._failed)
+            self._database.read(query).addCallbacks(self._post_all, self._failed).addBoth(self._looked)
 
     def _post_all(self, posts: list[Post]) -> None:
         self._complained = False
         for post in posts:
-            if post.id not in self._under_way and not self._closed:
+            if not self._closed:
                 self._post(post)
+
+    def _looked(self, result: T) -> T:
+        again, self._looking, self._again = self._again, False, False
+        if again:
+            self.look()
+        return result
 
     def _post(self, post: Post) -> None:
         headers = Headers(

@@ -12,7 +12,7 @@ from typing import Any
 from cryptography.x509 import DNSName
 from sqlalchemy import delete, insert, select
 from twisted.internet import reactor
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
@@ -155,6 +155,32 @@ class WebhookTests(TestCase):
         yield self.until()
         webhook.close()
         self.assertEqual(sorted(json.loads(body)["id"] for _, body in self.hook.got), sorted(names))
+
+    @inlineCallbacks
+    def test_an_answer_that_comes_late_posts_nothing_again(self) -> Any:
+        """However often it is told to look, it asks the database once at a time: what another answer held may be taken when it comes."""
+        asked: list[tuple[Any, Any]] = []
+        read = self.database.read
+
+        def slow(query: Any) -> Any:
+            asked.append((Deferred(), read(query)))
+            return asked[-1][0]
+
+        yield self.owe("1", "2")
+        self.patch(self.database, "read", slow)
+        webhook = self.webhook()
+        for _ in range(3):
+            webhook.look()
+        self.assertEqual(len(asked), 1)
+        answer, found = asked.pop()
+        answer.callback((yield found))
+        self.assertEqual(len(asked), 1)  # for those who told it meanwhile
+        answer, found = asked.pop()
+        self.patch(self.database, "read", read)
+        answer.callback((yield found))
+        yield self.until()
+        webhook.close()
+        self.assertEqual(sorted(json.loads(body)["id"] for _, body in self.hook.got), ["1", "2"])
 
     @inlineCallbacks
     def test_what_nobody_takes_is_given_up(self) -> Any:
