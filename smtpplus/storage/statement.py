@@ -48,13 +48,14 @@ class Statement:
 
 
 class _Compiled:
-    __slots__ = ("exact", "many", "one", "order")
+    __slots__ = ("exact", "many", "names", "one", "order")
 
     def __init__(self, statement: Statement, dialect: Dialect) -> None:
         self.exact = statement.exact
         columns = list(statement.parameters) if isinstance(statement.clause, Insert) else None
         compiled = statement.clause.compile(dialect=dialect, column_keys=columns)
         self.one = str(compiled)
+        self.names = None if compiled.positional else statement.parameters  # psycopg's parameters have names
         positions = compiled.positiontup or list(statement.parameters)
         order = [statement.parameters.index(name) for name in positions]
         self.order = None if order == list(range(len(order))) else order
@@ -74,7 +75,9 @@ class _Compiled:
         if order is not None:
             rows = [tuple(row[index] for index in order) for row in rows]
         if not self.many:
-            self._run_one_by_one(connection, rows, give_way)
+            names = self.names
+            given = rows if names is None else [dict(zip(names, row, strict=True)) for row in rows]
+            self._run_one_by_one(connection, given, give_way)
             return
         start, left = 0, len(rows)
         for size in _AT_ONCE:
@@ -85,7 +88,7 @@ class _Compiled:
                 start += size
                 left -= size
 
-    def _run_one_by_one(self, connection: Connection, rows: list[Row], give_way: Callable[[], None]) -> None:
+    def _run_one_by_one(self, connection: Connection, rows: Sequence[Any], give_way: Callable[[], None]) -> None:
         changed = 0
         for start in range(0, len(rows), _AT_ONCE[0]):
             give_way()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import sqlalchemy
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from twisted.trial.unittest import TestCase
 
 from smtpplus.storage import schema, writes
@@ -45,3 +48,22 @@ class StatementTests(TestCase):
             with self.assertRaises(RowsGone) as caught:
                 writes.RECORD_ATTEMPT.run(self.connection, [(1, 2.0, 1, number, 5.0) for number in range(100)])
             self.assertIn(f"{left} rows of 100 changed", str(caught.exception))
+
+    def test_parameters_with_names(self) -> None:
+        """A driver whose parameters have names, as PostgreSQL's, is given them by name; 64 rows at a time, counted all the same."""
+        given: list[tuple[str, list[Any]]] = []
+
+        class Connection:
+            dialect = PGDialect_psycopg()
+
+            def exec_driver_sql(self, statement: str, rows: list[Any]) -> SimpleNamespace:
+                given.append((statement, rows))
+                return SimpleNamespace(rowcount=len(rows))
+
+        connection: Any = Connection()
+        writes.RECORD_ATTEMPT.run(connection, [(1, 9.0, 1, number, 5.0) for number in range(70)])
+        writes.INSERT_CHUNK.run(connection, [(1, 2, b"x")])
+        self.assertEqual([len(rows) for _, rows in given], [64, 6, 1])
+        self.assertEqual(given[0][1][1], {"attempts": 1, "due": 9.0, "key": 1, "index": 1, "now": 5.0})
+        self.assertIn("%(index)s::INTEGER", given[0][0])
+        self.assertEqual(given[2][1], [{"message_id": 1, "number": 2, "octets": b"x"}])
