@@ -111,7 +111,7 @@ class Operation:
 
         from smtpplus.accounts.fields import AccountError, FieldError
         from smtpplus.config import database_url
-        from smtpplus.storage.engine import NewerDatabase, create_engine, database_file, migrate
+        from smtpplus.storage.engine import UnusableDatabase, create_engine, database_file, migrate
 
         url = database_url(self.configuration)
         try:
@@ -128,7 +128,7 @@ class Operation:
             raise click.UsageError(_sentence(str(error))) from None
         except AccountError as error:
             raise Refused(_sentence(str(error))) from None
-        except NewerDatabase as error:
+        except UnusableDatabase as error:
             raise Refused(_sentence(str(error))) from None
         except (SQLAlchemyError, OSError, ImportError) as error:
             cause = getattr(error, "orig", None) or error

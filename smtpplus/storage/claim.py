@@ -5,7 +5,8 @@ is not the one that the files belong to. The first is kept out by a lock, which 
 a number drawn at random, which is in the database and in the directory, and so in a backup of both.
 
 Invariant: who has a Claim may remove files that its database does not know. Failure: ClaimError, before anything is changed. Commands
-beside the daemon claim nothing. PostgreSQL, which several machines share, has no files, and nothing is claimed.
+beside the daemon claim nothing. With PostgreSQL there are no files; whether a daemon serves it already is looked at here, and the claim
+is the writer's (storage/postgresql).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 import sqlalchemy
 from sqlalchemy import insert, select
 
-from smtpplus.storage import ownership
+from smtpplus.storage import ownership, postgresql
 from smtpplus.storage.engine import content_directory, create_engine, database_file
 from smtpplus.storage.files import listed, sync
 from smtpplus.storage.schema import generation, messages
@@ -38,6 +39,8 @@ class Claim:
 
     def __init__(self, url: str) -> None:
         path = database_file(url)
+        if path is None:
+            _look(url)
         self._handle = None if path is None else _lock(path)
 
     def release(self) -> None:
@@ -45,6 +48,17 @@ class Claim:
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+
+
+def _look(url: str) -> None:
+    engine = create_engine(url)
+    try:
+        if engine.dialect.name == "postgresql":
+            postgresql.await_end_of_others(engine)
+    except postgresql.Served as fault:
+        raise ClaimError(str(fault)) from None
+    finally:
+        engine.dispose()
 
 
 def _lock(path: Path) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy import event
 
-from smtpplus.storage import ownership
+from smtpplus.storage import ownership, postgresql
 
 BUSY = 10_000  # milliseconds to wait for another process's lock
 CHECKPOINT = 4_000  # pages of log before it is folded into the file
@@ -29,8 +29,12 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 HEAD = "0008"  # the newest migration; a test compares it with the scripts
 
 
-class NewerDatabase(Exception):
-    """The database was made by a newer release; str() is a sentence with its remedy."""
+class UnusableDatabase(Exception):
+    """What the URL names cannot be our database; str() is a sentence with its remedy."""
+
+
+class NewerDatabase(UnusableDatabase):
+    """The database was made by a newer release."""
 
 
 def create_engine(url: str) -> sqlalchemy.Engine:
@@ -39,7 +43,7 @@ def create_engine(url: str) -> sqlalchemy.Engine:
         url = "postgresql+psycopg://" + url.removeprefix("postgresql://")
     parsed = sqlalchemy.make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return sqlalchemy.create_engine(parsed, pool_pre_ping=True)
+        return _server(parsed)
     engine = sqlalchemy.create_engine(
         parsed, connect_args={"cached_statements": 512, "check_same_thread": False, "isolation_level": None, "timeout": BUSY / 1000}
     )
@@ -64,6 +68,13 @@ def create_engine(url: str) -> sqlalchemy.Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     return engine
+
+
+def _server(url: sqlalchemy.URL) -> sqlalchemy.Engine:
+    try:
+        return postgresql.create_engine(url)
+    except ImportError as fault:
+        raise UnusableDatabase(f"PostgreSQL cannot be used without its driver ({fault}): pip install 'smtpplus[postgresql]'") from None
 
 
 def _set(connection: Any, pragma: str) -> None:
@@ -97,7 +108,7 @@ def content_directory(url: str) -> Path | None:
 def migrate(url: str) -> None:
     """Create the database if there is none, and bring its schema up to date. Safe to call from several processes at once.
 
-    NewerDatabase if this release does not know its schema.
+    UnusableDatabase if it cannot be brought there; NewerDatabase if this release does not know its schema.
     """
     path = database_file(url)
     if path is not None:
@@ -114,6 +125,8 @@ def migrate(url: str) -> None:
                 f"the database {shown} is of a newer release (its schema is {version}, known here is {HEAD}); "
                 "install that release again, or restore a copy of the database from before"
             )
+        if path is None:
+            _check_encoding(engine)
         with _alone(path):
             if _version(engine) != HEAD:
                 _upgrade(engine)
@@ -130,9 +143,20 @@ def _version(engine: sqlalchemy.Engine) -> str | None:
         return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
 
 
+def _check_encoding(engine: sqlalchemy.Engine) -> None:
+    """Addresses and subjects are Unicode."""
+    if engine.dialect.name != "postgresql":
+        return
+    with engine.connect().execution_options(reading=True) as connection:
+        encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
+    if encoding != "UTF8":
+        name = engine.url.database
+        raise UnusableDatabase(f"the database {name} is in {encoding}: make it anew with createdb -E UTF8 -T template0 {name}")
+
+
 @contextmanager
 def _alone(path: Path | None) -> Iterator[None]:
-    """One process at a time; PostgreSQL's transactional DDL needs no file."""
+    """One process at a time. On a server one transaction does it all, and one writes at a time (storage/postgresql)."""
     if path is None:
         yield
         return

@@ -7,6 +7,7 @@ raises Declined is undone alone, and the others are committed with the batch. Th
 is one call back into the reactor for each batch; Deferreds fire in the order of their units, but those of urgent ones first. What these
 bring about has the right of way: until it is done the next commit does not begin, and one that has begun goes no further.
 
+With a server (storage/postgresql) that is lost and soon back a batch is written then, unless it was; with one that stays away it fails.
 Units that were handed in and not committed are lost with the process; that is why nobody is told 250 before its Deferred fires.
 """
 
@@ -26,6 +27,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from smtpplus.right_of_way import NoRightOfWay, RightOfWay
+from smtpplus.storage.postgresql import Tenure
 from smtpplus.storage.statement import Declined, Row, Statement
 
 Steps = Sequence[tuple[Statement, Row]]
@@ -78,6 +80,7 @@ class Writer:
         """Open the connection and start the thread."""
         self._connection = self._engine.connect()
         self._sqlite = self._engine.dialect.name == "sqlite"
+        self._tenure = Tenure(self._connection) if self._engine.dialect.name == "postgresql" else None
         self._thread = threading.Thread(target=self._run, name="smtpplus-writer", daemon=True)
         self._thread.start()
 
@@ -169,8 +172,11 @@ class Writer:
     def _write(self, batch: list[Unit]) -> list[tuple[Unit, Failure | None]]:
         begun = time.monotonic()
         try:
-            self._commit(batch)
+            self._see_through(batch)
         except Exception as fault:
+            if self._connection.invalidated:  # there is no server: none of them can be written
+                failure = Failure()
+                return [(unit, failure) for unit in batch]
             if len(batch) == 1:
                 return [(batch[0], Failure())]
             if not isinstance(fault, Declined):
@@ -180,6 +186,20 @@ class Writer:
         self.committed += sum(unit.declined is None for unit in batch)
         self.seconds += time.monotonic() - begun
         return [(unit, unit.declined) for unit in batch]
+
+    def _see_through(self, batch: list[Unit]) -> None:
+        """Commit. A server that is lost on the way is waited for a while, and what it had committed and not told is not written twice."""
+        if self._tenure is None:
+            self._commit(batch)
+            return
+        lost = self._connection.invalidated
+        try:
+            self._commit(batch)
+        except Exception:
+            if lost or not self._connection.invalidated or not self._tenure.regained():
+                raise
+            if not self._tenure.committed():
+                self._commit(batch)
 
     def _commit(self, batch: list[Unit]) -> None:
         connection = self._connection
@@ -191,7 +211,8 @@ class Writer:
                     rows[statement] = [row]
                 else:
                     gathered.append(row)
-        with self._synced(any(unit.durable for unit in batch)), connection.begin():
+        begin = connection.begin if self._tenure is None else self._tenure.transaction
+        with self._synced(any(unit.durable for unit in batch)), begin():
             for statement in sorted(rows, key=_rank):
                 statement.run(connection, rows[statement], self._road.wait)
             for unit in batch:

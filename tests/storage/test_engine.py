@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import sys
 from pathlib import Path
 from threading import Thread
 
@@ -73,3 +74,10 @@ def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(engine.NewerDatabase, match=f"schema is 9999, known here is {engine.HEAD}"):
         engine.migrate(url)
     made.dispose()
+
+
+def test_a_driver_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL's driver is an extra: who has not installed it reads how."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(engine.UnusableDatabase, match=r"pip install 'smtpplus\[postgresql\]'"):
+        engine.create_engine("postgresql://db/mail")

@@ -267,3 +267,78 @@ class WriterTests(TestCase):
         yield self.database.run(message(1))
         count = yield self.database.read(lambda connection: connection.execute(sqlalchemy.select(schema.messages.c.id)).scalars().all())
         self.assertEqual(count, [1])
+
+
+class Tenure:
+    """Of a server: back in time or not, and it may have committed what it was given last."""
+
+    def __init__(self, connection: sqlalchemy.Connection, *, back: bool = True, kept: bool = False) -> None:
+        self.transaction = connection.begin
+        self._back, self._kept = back, kept
+        self.asked: list[str] = []
+
+    def regained(self) -> bool:
+        self.asked.append("regained")
+        return self._back
+
+    def committed(self) -> bool:
+        self.asked.append("committed")
+        return self._kept
+
+
+class LostServerTests(TestCase):
+    """A server that goes away in the midst of a commit."""
+
+    def setUp(self) -> None:
+        url = f"sqlite:///{Path(self.mktemp()) / 'smtpplus.sqlite'}"
+        migrate(url)
+        self.database = Database(url, reactor)
+        self.database.start()
+        self.addCleanup(self.database.stop)
+        self.losses = 1
+        self.calls = 0
+
+    def serve(self, **said: bool) -> Tenure:
+        writer: Any = self.database.writer
+        tenure = writer._tenure = Tenure(writer._connection, **said)
+        return tenure
+
+    def lose(self, connection: sqlalchemy.Connection) -> int:
+        """A unit of work in which the server is lost."""
+        self.calls += 1
+        if self.losses:
+            self.losses -= 1
+            connection.invalidate()
+            raise OSError("server closed the connection unexpectedly")
+        return self.calls
+
+    def both(self) -> Any:
+        return DeferredList([self.database.run(message(1)), self.database.write(self.lose)], consumeErrors=True)
+
+    @inlineCallbacks
+    def messages(self) -> Any:
+        found = yield self.database.read(lambda connection: list(connection.scalars(sqlalchemy.select(schema.messages.c.id))))
+        return found
+
+    @inlineCallbacks
+    def test_one_that_is_soon_back(self) -> Any:
+        """C2: the whole batch is written anew, and nobody hears of it."""
+        tenure = self.serve()
+        self.assertEqual((yield self.both()), [(True, None), (True, 2)])
+        self.assertEqual(((yield self.messages()), tenure.asked), ([1], ["regained", "committed"]))
+
+    @inlineCallbacks
+    def test_one_that_had_committed(self) -> Any:
+        """C2: what was committed without a word is not written twice."""
+        self.serve(kept=True)
+        self.assertEqual([success for success, _ in (yield self.both())], [True, True])
+        self.assertEqual((self.calls, (yield self.messages())), (1, []))  # here it was not, but the server says so
+
+    @inlineCallbacks
+    def test_one_that_stays_away(self) -> Any:
+        """C2: everybody is refused at once, none is tried alone; what comes later finds it again."""
+        tenure = self.serve(back=False)
+        self.assertEqual([success for success, _ in (yield self.both())], [False, False])
+        self.assertEqual((self.calls, tenure.asked), (1, ["regained"]))
+        yield self.database.run(message(2))
+        self.assertEqual((yield self.messages()), [2])
