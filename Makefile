@@ -4,13 +4,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --root-user-action=ignore
 
-.PHONY: help run test check crash fuzz clients bench bench-accounts bench-observation bench-queue bench-setup clean
+.PHONY: help run test check crash postgresql fuzz clients bench bench-accounts bench-observation bench-queue bench-setup clean
 
 help:
 	@echo "make run          start a relay on this machine with a demo user, delivering to a maildir"
 	@echo "make test         all tests"
 	@echo "make check        ruff, mypy, import-linter"
 	@echo "make crash        the kill -9 proof, CRASH_ROUNDS times (100)"
+	@echo "make postgresql   the whole daemon on a PostgreSQL of its own, which needs its server's programs"
 	@echo "make fuzz         look for octets that break the session's rules, FUZZ_SECONDS long (300)"
 	@echo "make clients      send with swaks, curl, msmtp, git, Nodemailer and smtplib; installs them (as root)"
 	@echo "make bench-setup  install what make bench needs of Debian: postfix, SASL, gcc (as root)"
@@ -53,6 +54,14 @@ check: .venv/.developing
 
 crash: .venv/.developing
 	CRASH_ROUNDS=$${CRASH_ROUNDS:-100} $(BIN)/python -m pytest tests/scenario/test_kill9_loses_nothing.py
+
+.venv/.postgresql: .venv/.developing
+	@echo "installing PostgreSQL's driver into .venv"
+	@$(PIP) --editable '.[postgresql]'
+	@touch $@
+
+postgresql: .venv/.postgresql
+	$(BIN)/python -m pytest -o python_files='scenario_*.py' $(if $(TESTS),$(TESTS),tests/postgresql)
 
 fuzz: .venv/.developing
 	@mkdir -p run/fuzz

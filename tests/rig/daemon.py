@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 HOST = "127.0.0.1"
 READY = 60.0  # seconds a start may take on a busy machine
@@ -92,7 +92,7 @@ class Daemon:
             whole[key] = {**whole[key], **value} if isinstance(value, Mapping) and key in whole else value
         self.config.write_text(toml(whole))
 
-    def __enter__(self) -> Daemon:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None) -> None:
@@ -101,7 +101,7 @@ class Daemon:
         if fault is not None:
             print(self.log())
 
-    def start(self) -> Daemon:
+    def start(self) -> Self:
         """Start the process and wait until it greets."""
         self.launch()
         self.await_greeting()

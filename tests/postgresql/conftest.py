@@ -1,0 +1,19 @@
+"""One server for all scenarios."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.postgresql.cluster import Cluster, binaries
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A server that runs; without its programs nothing can be shown, and that is a failure."""
+    programs = binaries()
+    if programs is None:
+        pytest.exit("PostgreSQL's server (initdb, postgres) was not found. On Debian: apt-get install postgresql", returncode=1)
+    with Cluster(programs) as running:
+        yield running
