@@ -4,7 +4,7 @@ Users are read when they are needed and kept, at most `capacity` of them beside 
 generation of the accounts is read; when it has changed, the kept users that differ are read anew and their remembered logins are
 forgotten. What lists set is kept per list, so that the change of a list costs the same however many users it has. So a change made by
 any process on the database shows within a second, and an unchanged database costs one small query per tick. If the database
-cannot be read, what is known stays in force and the fault is logged.
+cannot be read, what is known stays in force; the fault is logged once, until it can.
 
 A login is verified by argon2 in threads of its own. A right password is remembered for a minute as a keyed hash, so that a client
 that logs in per message costs one argon2 per minute; equal logins that arrive together share one. Passwords are not kept.
@@ -100,6 +100,7 @@ class Directory:
         self._generation: int | None = None
         self._unchecked: set[str] = set()  # read since the last look began, perhaps just before a change that it saw
         self._unchecked_lists: set[str] = set()
+        self._unread = False  # the database could not be read the last time, and the log says so
         self._loop = LoopingCall(self._poll)
         self._loop.clock = self._clock
 
@@ -232,9 +233,10 @@ class Directory:
             asked = known if number != seen else [*named]
             return number, _changed(connection, checked), lists.load_settings(connection, asked) if asked else {}
 
-        return self._database.read(look).addCallback(self._apply).addErrback(self._unreadable)
+        return self._database.read(look).addCallback(self._apply).addErrback(self._unreadable, unchecked, named)
 
     def _apply(self, found: tuple[int, dict[str, User | None], dict[str, Settings]]) -> None:
+        self._unread = False
         self._generation, changed, settings = found
         self._lists.update(settings)
         for name, user in changed.items():
@@ -250,8 +252,12 @@ class Directory:
             self._known.pop(name, None)
             self._recent.pop(name, None)
 
-    def _unreadable(self, failure: Failure) -> None:
-        self._log.failure("the accounts cannot be read; what is known of them stays in force", failure)
+    def _unreadable(self, failure: Failure, unchecked: set[str], named: set[str]) -> None:
+        self._unchecked |= unchecked
+        self._unchecked_lists |= named
+        if not self._unread:
+            self._log.failure("the accounts cannot be read; what is known of them stays in force, and it is tried again", failure)
+        self._unread = True
 
 
 def _changed(connection: Connection, have: dict[str, store.Fingerprint]) -> dict[str, User | None]:

@@ -337,17 +337,38 @@ class DirectoryTests(TestCase):
 
     @inlineCallbacks
     def test_unreadable_database(self) -> Any:
-        """If the accounts cannot be read, what is known stays in force, the fault is logged, and looking goes on."""
+        """If the accounts cannot be read, what is known stays in force, the fault is logged once, and looking goes on."""
         self.add()
         session = yield self.directory.login("app", "right")
+        for _ in range(2):
+            with self.elsewhere() as connection:
+                connection.exec_driver_sql("ALTER TABLE generation RENAME TO elsewhere")
+            for _ in range(3):
+                yield self.look()
+            self.assertEqual(len(self.flushLoggedErrors()), 1)
+            self.assertIs(self.successResultOf(self.directory.login("app", "right")), session)
+            with self.elsewhere() as connection:
+                connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO generation")
+            yield self.look()
         with self.elsewhere() as connection:
+            store.set_active(connection, "app", False, now=2.0)
+        yield self.look()
+        now = self.directory.current(session)
+        self.assertFalse(now is None or now.active)
+
+    @inlineCallbacks
+    def test_what_could_not_be_checked_is_checked_later(self) -> Any:
+        """A user read while a change was under way is looked at once more, also if the next look fails."""
+        self.add()
+        session = yield self.directory.login("app", "right")
+        with self.elsewhere() as connection:  # as if the user had been read just before this, and the generation just after
+            connection.exec_driver_sql("UPDATE users SET active = 0, changed_at = 2.0")
+            self.directory._generation = store.read_generation(connection)
             connection.exec_driver_sql("ALTER TABLE generation RENAME TO elsewhere")
         yield self.look()
         self.assertEqual(len(self.flushLoggedErrors()), 1)
-        self.assertIs(self.successResultOf(self.directory.login("app", "right")), session)
         with self.elsewhere() as connection:
             connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO generation")
-            store.set_active(connection, "app", False, now=2.0)
         yield self.look()
         now = self.directory.current(session)
         self.assertFalse(now is None or now.active)
