@@ -48,7 +48,7 @@ from smtpplus.queue.outbox import post
 from smtpplus.storage import ownership
 from smtpplus.storage.claim import Claim, ClaimError, settle_content
 from smtpplus.storage.database import Database
-from smtpplus.storage.engine import UnusableDatabase, content_directory, database_file, migrate
+from smtpplus.storage.engine import UnusableDatabase, content_directory, database_file, migrate, told
 from smtpplus.storage.reserve import Reserve
 from smtpplus.submission.checker import make_portal
 from smtpplus.submission.listener import Dependencies, ListenError, SubmissionService
@@ -112,7 +112,7 @@ class Relay(service.Service):
             if self._house.http is not None:
                 self._house.http.bind()
         except (ListenError, HTTPListenError, TLSError, UnusableDatabase, ClaimError, SQLAlchemyError, OSError) as fault:
-            print(f"smtpplus is not started: {getattr(fault, 'orig', None) or fault}.", file=sys.stderr)
+            print(f"smtpplus is not started: {told(fault)}.", file=sys.stderr)
             raise SystemExit(1) from None
 
     def startService(self) -> None:

@@ -111,7 +111,7 @@ class Operation:
 
         from smtpplus.accounts.fields import AccountError, FieldError
         from smtpplus.config import database_url
-        from smtpplus.storage.engine import UnusableDatabase, create_engine, database_file, migrate
+        from smtpplus.storage.engine import UnusableDatabase, create_engine, database_file, migrate, told
 
         url = database_url(self.configuration)
         try:
@@ -131,9 +131,8 @@ class Operation:
         except UnusableDatabase as error:
             raise Refused(_sentence(str(error))) from None
         except (SQLAlchemyError, OSError, ImportError) as error:
-            cause = getattr(error, "orig", None) or error
             shown = make_url(url).render_as_string(hide_password=True)
-            raise Refused(f"The database {shown} cannot be used: {cause}.") from None
+            raise Refused(f"The database {shown} cannot be used: {told(error)}.") from None
 
     @contextmanager
     def transaction(self, *, reading: bool = False, making: bool | None = None) -> Iterator[Connection]:

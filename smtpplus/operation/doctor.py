@@ -152,8 +152,10 @@ def _server(operation: Operation, domains: tuple[str, ...], as_json: bool, *, of
 
 
 def _findings(operation: Operation, domains: tuple[str, ...], *, offline: bool) -> Iterator[Finding]:
+    from smtpplus.config import database_url
     from smtpplus.operation import health
     from smtpplus.operation.domains import sender_domains
+    from smtpplus.storage.engine import database_file
 
     try:
         configuration = operation.configuration
@@ -177,7 +179,10 @@ def _findings(operation: Operation, domains: tuple[str, ...], *, offline: bool) 
     except NoDatabase as fault:
         yield health.Finding("database", False, "there is none yet", fault.message.partition(". ")[2].rstrip("."))
     except Refused as fault:
-        remedy = "look whether the file is there, whole, and readable for who runs this; the daemon's log may say more"
+        if database_file(database_url(configuration)) is None:
+            remedy = "look whether the server runs and lets us in; the daemon's log and the server's may say more"
+        else:
+            remedy = "look whether the file is there, whole, and readable for who runs this; the daemon's log may say more"
         yield health.Finding("database", False, fault.message.rstrip("."), remedy)
     if process:
         yield from _looked("mail", lambda: health.ready(configuration))

@@ -14,10 +14,10 @@ from sqlalchemy import Connection, insert, update
 from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.python.failure import Failure
 
-from smtpplus.mail.reply import printable
 from smtpplus.observation.metrics import Measures
 from smtpplus.operation.http import Answer, Asked, Page, plain
 from smtpplus.storage.database import Database
+from smtpplus.storage.engine import told
 from smtpplus.storage.schema import status
 
 OPENMETRICS = "text/plain; version=0.0.4; charset=utf-8"
@@ -77,7 +77,7 @@ def _why_not(failure: Failure) -> str:
     if failure.check(TimeoutError):
         return f"the database does not commit within {PATIENCE:.0f} s"
     fault = failure.value
-    return f"the database does not commit: {printable(str(getattr(fault, 'orig', None) or fault))}"
+    return f"the database does not commit: {told(fault)}"
 
 
 def _write(connection: Connection, at: float) -> None:

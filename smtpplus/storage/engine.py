@@ -18,6 +18,7 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy import event
 
+from smtpplus.mail.reply import printable
 from smtpplus.storage import ownership, postgresql
 
 BUSY = 10_000  # milliseconds to wait for another process's lock
@@ -35,6 +36,11 @@ class UnusableDatabase(Exception):
 
 class NewerDatabase(UnusableDatabase):
     """The database was made by a newer release."""
+
+
+def told(fault: BaseException | None) -> str:
+    """What a fault of the database says, on one line and without the statement; a server's may have several."""
+    return printable(str(getattr(fault, "orig", None) or fault)).strip()
 
 
 def create_engine(url: str) -> sqlalchemy.Engine:

@@ -108,6 +108,8 @@ def test_without_the_server_mail_is_put_off(tmp_path: Path, cluster: Cluster) ->
                 assert again.value.smtp_code // 100 == 4, again.value
                 said = run(daemon, "queue", "list")
                 assert said.exit_code == 1 and "cannot be used" in said.output, said.output
+                assert len(said.output.splitlines()) == 1, said.output
+                assert "Remedy: look whether the server runs" in run(daemon, "doctor").output
             finally:
                 cluster.start()
             client.sendmail(APP, [TO], sender.compose("afterwards", sender=APP, to=TO))

@@ -11,6 +11,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.exc import OperationalError
 
 from smtpplus.storage import engine
 from smtpplus.storage.schema import metadata
@@ -81,3 +82,10 @@ def test_a_driver_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(engine.UnusableDatabase, match=r"pip install 'smtpplus\[postgresql\]'"):
         engine.create_engine("postgresql://db/mail")
+
+
+def test_what_a_fault_says() -> None:
+    """A fault of a server may have several lines; what is told of it is one, without the statement."""
+    fault = OperationalError("SELECT 1", {}, Exception("connection failed: refused\n\tIs the server running there?\n"))
+    assert engine.told(fault) == "connection failed: refused Is the server running there?"
+    assert engine.told(OSError(13, "Permission denied", "/x")) == "[Errno 13] Permission denied: '/x'"
