@@ -4,14 +4,17 @@ A connection belongs to nobody until its transaction begins: when one is free, i
 stopped, whoever it was opened for. So an urgent message takes over what was opened for bulk mail, and a stopped transfer that has
 not begun holds no connection. Each waiting transfer has an opening of its own, so none waits for another's transaction to end.
 
-Unless the peer refuses more connections than there are: while some of them work, that says how many it takes, whether it says later or
-never, and is no verdict on a message. Then no more are opened until one has ended, and who waits takes over the next that is free. Where
-those that work are stopped for the very transfer that waits, the one with the least left is pressed on to the end of its message.
+Unless the peer refuses more connections than there are: while there is one, or one is still being opened, that says how many it takes,
+whether it says later or never, and is no verdict on a message. Then no more are opened until one has ended, and who waits takes over the
+next that is free. Where those that work are stopped for the very transfer that waits, the one with the least left is pressed on to the
+end of its message.
 """
 
 from __future__ import annotations
 
 from typing import Callable
+
+from twisted.internet.interfaces import IDelayedCall
 
 from smtpplus.delivery.client import Connection
 from smtpplus.delivery.dial import Dialer
@@ -31,7 +34,7 @@ def _level(transfer: Transfer) -> int:
 class Pool:
     """Implements client.Keeper and transfer.Holder. `empty` is called when there is neither connection nor transfer any more."""
 
-    __slots__ = ("_dialer", "_empty", "_full", "_idle", "_kept_until", "_openings", "_waiting", "_working", "hop")
+    __slots__ = ("_dialer", "_empty", "_full", "_idle", "_keeping", "_kept_until", "_openings", "_waiting", "_working", "hop")
 
     def __init__(self, hop: Hop, dialer: Dialer, empty: Callable[[Pool], None]) -> None:
         self.hop = hop
@@ -40,6 +43,7 @@ class Pool:
         self._idle: list[Connection] = []
         self._waiting: list[Transfer] = []  # in order of arrival, stopped ones among them
         self._kept_until = 0.0  # of the reactor's seconds: until when the last idle connection is for urgent mail alone
+        self._keeping: IDelayedCall | None = None  # until then somebody else waits for that connection
         self._openings = 0
         self._working: set[Connection] = set()  # connections with a transaction
         self._full = False  # the peer takes no more connections than those
@@ -48,16 +52,15 @@ class Pool:
         """Carry out `transfer` on an idle connection, or on one to be opened; one that is stopped waits for its `go`."""
         if transfer.request.urgent:
             self._kept_until = 0.0  # it has come
-        kept = len(self._idle) == 1 and self._kept_until > self._dialer.reactor.seconds()
-        if self._idle and not transfer.stopped and not kept:
-            connection = self._idle.pop()
-            del self._dialer.idle[connection]
+        if self._idle and not transfer.stopped and not self._kept_for():
+            connection = self._take_idle()
             self._working.add(connection)
             connection.begin(transfer)
         else:
             transfer.holder = self
             self._waiting.append(transfer)
             self._open()
+            self._await_end_of_keeping()
 
     def prepare(self, level: int) -> None:
         """Have a connection idle, or about to be, for one who is to come, and keep it for KEPT seconds."""
@@ -65,6 +68,27 @@ class Pool:
         if not (self._idle or self._openings or self._full or self._dialer.stopping):
             self._openings += 1
             self._dialer.open(self.hop, self, self._settled, level)
+
+    def _kept_for(self) -> float:
+        """The seconds for which the last idle connection is still kept; 0: it is not, or there is another."""
+        return max(0.0, self._kept_until - self._dialer.reactor.seconds()) if len(self._idle) == 1 else 0.0
+
+    def _await_end_of_keeping(self) -> None:
+        """Who is expected may not come, and who waits instead may get no connection of its own."""
+        if self._idle and self._keeping is None and self._ready():
+            self._keeping = self._dialer.reactor.callLater(self._kept_for(), self._keeping_ended)
+
+    def _keeping_ended(self) -> None:
+        self._keeping = None
+        while self._idle and self._ready() and not self._kept_for():
+            self._serve(self._take_idle())
+        self._await_end_of_keeping()
+
+    def _take_idle(self) -> Connection:
+        """An idle connection, which is nobody's from now on."""
+        connection = self._idle.pop()
+        del self._dialer.idle[connection]
+        return connection
 
     def _open(self) -> None:
         """Open as many connections as transfers wait for."""
@@ -84,10 +108,11 @@ class Pool:
         self._openings -= 1
         if isinstance(result, Connection):
             self._serve(result)
-        elif self._working and not self._dialer.stopping:
+        elif (self._working or self._idle or self._openings) and not self._dialer.stopping:
             self._full = True
             self._press()
         else:
+            self._full = False
             self._give_up(result, peer)
 
     def _give_up(self, fault: Fault, peer: str) -> None:
@@ -130,8 +155,12 @@ class Pool:
             connection.quit()
 
     def _check_empty(self) -> None:
-        if not (self._waiting or self._idle or self._openings or self._working):
-            self._empty(self)
+        if self._waiting or self._idle or self._openings or self._working:
+            return
+        if self._keeping is not None:
+            self._keeping.cancel()
+            self._keeping = None
+        self._empty(self)
 
     # --- client.Keeper ----------------------------------------------------------------------------------------------------------
 

@@ -230,6 +230,42 @@ class FullTests(DeliveryCase):
             assert [said(await each.ended)[0][1] for each in rest] == [250] * 4
             await delivery.stop()
 
+    async def test_what_is_refused_waits_for_a_session_that_is_being_opened(self) -> None:
+        """The first messages to a peer: a refusal at once is no verdict while the session that it takes is not ready yet."""
+        refused = threading.Semaphore(0)
+
+        def takes_late(line: Line) -> None:
+            for _ in range(4):
+                assert refused.acquire(timeout=20)
+            line.greet()
+            for _ in range(5):
+                line.message("250 ok")
+            line.gone()
+
+        def refuses(line: Line) -> None:
+            line.send("421 4.7.0 one is enough\r\n")
+            refused.release()
+
+        with Peer(takes_late, refuses) as peer:
+            delivery = self.make(("*", peer.via))
+            sent = [Underway(delivery, request(peer.via)) for _ in range(5)]
+            assert [said(await each.ended)[0][1] for each in sent] == [250] * 5
+            await delivery.stop()
+
+    async def test_a_kept_connection_is_not_kept_for_ever(self) -> None:
+        """A27: bulk that gets no connection beside the one that is kept for urgent mail has that one, should nobody come for it."""
+        with self.one() as peer:
+            delivery = self.make(("*", peer.via))
+            expected = request(peer.via, level=1).envelope
+            assert said(await self.send(delivery, request(peer.via)))[0][1] == 250
+            for _ in range(2):  # it is refused another one at first; then it is known that there is none
+                delivery.prepare(expected, peer.via)
+                bulk = [Underway(delivery, request(peer.via, level=level)) for level in (4, 5)]
+                assert [said(await each.ended)[0][1] for each in bulk] == [250, 250]
+            await delivery.stop()
+        assert len(self.taken) == 5
+        assert sum(bool(line.received) for line in peer.lines) == 1  # all of it in one session
+
     async def test_a_waiting_transfer_ends_with_the_delivery(self) -> None:
         """Who waits for a session when the daemon stops is deferred, not forgotten."""
         over = threading.Event()
