@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from smtpplus.wire import send
+from tests.turns import no_connection, until
 
 reactor: Any = _reactor
 
@@ -44,7 +45,7 @@ class WireTests(TestCase):
         send(transport, b"two")
         assert other.recv(100) == b"one two"
         transport.loseConnection()
-        await deferLater(reactor, 0.01, lambda: None)
+        await until(no_connection)
 
     async def test_order_is_kept_when_the_socket_is_full(self) -> None:
         """What does not fit waits with the transport, and later writes queue behind it."""

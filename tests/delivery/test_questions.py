@@ -19,6 +19,7 @@ from smtpplus.delivery.fault import Fault
 from smtpplus.delivery.resolver import Resolver
 from tests.delivery.name_server import NameServer, a, cname, mx
 from tests.delivery.rig import reactor
+from tests.turns import until
 
 LONG = [a(f"192.0.2.{number}") for number in range(40)]  # too much for UDP
 
@@ -116,7 +117,8 @@ class QuestionsTests(TestCase):
         server.zone.held = {(name, dns.MX) for name in names}
         resolver = self.asking(server.address, (20,))
         asked = [resolver.mail_hosts(name) for name in names]
-        await deferLater(reactor, 0.2, lambda: None)
+        await until(lambda: len(server.zone.questions) >= 3)
+        await deferLater(reactor, 0.2, lambda: None)  # more would come by now
         assert len(server.zone.questions) == 3
         server.zone.release()
         assert not [each for each in await gatherResults(asked) if isinstance(each, Fault)]
@@ -131,7 +133,7 @@ class QuestionsTests(TestCase):
         resolver = self.asking(server.address, (20,))
         asked = [resolver.mail_hosts(name, 3) for name in names]
         asked += [resolver.mail_hosts(names[3], 2), resolver.mail_hosts(names[4], 1)]
-        await deferLater(reactor, 0.1, lambda: None)
+        await until(lambda: server.zone.questions)
         server.zone.release()
         await gatherResults(asked)
         order = [name.removeprefix("mx-") for name, _ in server.zone.questions]

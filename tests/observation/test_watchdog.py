@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import Connection
 from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from smtpplus.events import Event, Events, Trouble
@@ -22,6 +22,7 @@ from smtpplus.observation import watchdog
 from smtpplus.observation.watchdog import EVERY, MANY, Watchdog, chains
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
+from tests.turns import until
 
 NOW = 1_800_000_000.0
 DAY = 86_400.0
@@ -127,10 +128,7 @@ class WatchdogTests(TestCase):
         """It looks at once and then every minute, until it is stopped."""
         watcher = self.watchdog()
         watcher.start()
-        for _ in range(500):
-            if self.clock.getDelayedCalls():
-                break
-            yield deferLater(reactor, 0.01, lambda: None)
+        yield until(self.clock.getDelayedCalls)
         (call,) = self.clock.getDelayedCalls()
         self.assertEqual(call.getTime(), EVERY)
         watcher.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
 from smtpplus.storage.schema import history, recipients, webhook_posts
 from tests.delivery.test_identity import trusted
+from tests.turns import PATIENCE, no_connection, until
 
 NOW = 1_800_000_000.0
 HOST = "127.0.0.1"
@@ -67,7 +69,7 @@ class WebhookTests(TestCase):
 
     @inlineCallbacks
     def tearDown(self) -> Any:  # type: ignore[override]  # trial waits for a Deferred
-        yield deferLater(reactor, 0.05, lambda: None)  # what is left of connections
+        yield until(no_connection)
         yield self.port.stopListening()
         yield self.database.stop()
 
@@ -89,11 +91,10 @@ class WebhookTests(TestCase):
     @inlineCallbacks
     def until(self, *expected: tuple[int, float]) -> Any:
         """Return when these rows are owed; fail after a while."""
-        for _ in range(500):
-            if (yield self.rows()) == list(expected):
-                return
+        deadline = time.monotonic() + PATIENCE
+        while (found := (yield self.rows())) != list(expected):
+            self.assertLess(time.monotonic(), deadline, f"{found} are owed, not {expected}")
             yield deferLater(reactor, 0.01, lambda: None)
-        self.fail(f"{(yield self.rows())} are owed, not {expected}")
 
     @inlineCallbacks
     def test_signed_and_tried_again(self) -> Any:
@@ -136,7 +137,7 @@ class WebhookTests(TestCase):
         yield self.owe("2")
         before.look()
         before.close()
-        yield deferLater(reactor, 0.05, lambda: None)
+        yield until(no_connection)
         self.now += RETRY[0]
         after = self.webhook()
         after.start()

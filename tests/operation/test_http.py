@@ -32,6 +32,7 @@ from smtpplus.operation.proof import page
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import create_engine, migrate
 from tests.rig.daemon import HOST, free_ports
+from tests.turns import no_connection, until
 
 reactor: Any = _reactor
 PATIENCE = 20.0  # seconds
@@ -102,7 +103,7 @@ class HTTPTests(TestCase):
             each.callback(plain(200, "late"))
         yield self.server.stop()
         yield self.database.stop()
-        yield deferLater(reactor, 0.05, lambda: None)  # connections see their end
+        yield until(no_connection)
 
     def broken(self, _: Asked) -> Answer:
         raise RuntimeError("a secret cause")
@@ -260,10 +261,7 @@ class HTTPTests(TestCase):
     def test_clients_that_leave_do_no_harm(self) -> Any:
         """A client that goes away before its answer is there leaves nothing behind; the answer is dropped."""
         left = self.send(request("GET", "/slow"), leave=True)
-        for _ in range(200):
-            if self.waiting:
-                break
-            yield deferLater(reactor, 0.02, lambda: None)
+        yield until(lambda: self.waiting)
         yield left  # it closed its side, and the server the connection
         self.waiting.pop().callback(plain(200, "too late"))
         alive = yield self.ask("GET", "/healthz")

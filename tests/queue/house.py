@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from smtpplus.queue.assembly import Allowances, Queue, assemble
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import create_engine, migrate
 from tests.queue.fixtures import HoldingAgent
+from tests.turns import PATIENCE
 
 CONTENT = b"Subject: test\r\n\r\nbody".ljust(98, b".") + b"\r\n"  # of the size that `envelope` says
 T = TypeVar("T")
@@ -73,9 +75,8 @@ class QueueCase(TestCase):
     def wind_up(self) -> Any:
         stopped: list[object] = []
         self.queue.stop(1).addCallback(stopped.append)
-        for _ in range(2000):
-            if stopped:
-                break
+        deadline = time.monotonic() + PATIENCE
+        while not stopped and time.monotonic() < deadline:
             self.clock.advance(1)
             yield deferLater(reactor, 0.002, lambda: None)
         yield self.database.stop()
@@ -95,12 +96,12 @@ class QueueCase(TestCase):
     @inlineCallbacks
     def until(self, condition: Any) -> Any:
         """Let the reactor and the writer's thread turn until `condition` holds; bounded."""
-        for _ in range(2000):
-            self.clock.advance(0)
-            if condition():
-                return
+        deadline = time.monotonic() + PATIENCE
+        self.clock.advance(0)
+        while not condition():
+            self.assertLess(time.monotonic(), deadline, f"never happened: {condition.__doc__ or condition}; {self.events}")
             yield deferLater(reactor, 0.002, lambda: None)
-        self.fail(f"never happened: {condition.__doc__ or condition}; {self.events}")
+            self.clock.advance(0)
 
     @inlineCallbacks
     def begun(self, count: int) -> Any:

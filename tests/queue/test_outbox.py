@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults, inlineCallbacks
 from twisted.internet.task import Clock, deferLater
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from smtpplus import events as facts
@@ -136,9 +137,15 @@ class OutboxTests(TestCase):
             connection.exec_driver_sql("CREATE TRIGGER full BEFORE INSERT ON messages BEGIN SELECT RAISE(FAIL, 'disk full'); END")
         self.post()
         yield self.one.start()
-        for _ in range(40):
-            self.one.clock.advance(outbox.POLL)
-            yield deferLater(reactor, 0.01, lambda: None)
+        write, failed = self.one.database.write, 0
+
+        def counted(failure: Failure) -> Failure:
+            nonlocal failed
+            failed += 1
+            return failure
+
+        self.patch(self.one.database, "write", lambda work: write(work).addErrback(counted))
+        yield self.until(lambda: failed >= 3)
         self.assertEqual((self.stored(schema.outbox), self.stored(schema.messages)), (1, 0))
         self.assertEqual(len(self.flushLoggedErrors()), 1)
         with self.engine.begin() as connection:

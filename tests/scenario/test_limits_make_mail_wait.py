@@ -1,4 +1,4 @@
-"""Rates and budgets are set for a list while the daemon runs: mail over a rate waits, urgent mail over a budget is lowered."""
+"""Rates and budgets are set for a list, and lifted while the daemon runs: mail over a rate waits, urgent mail over a budget is lowered."""
 
 import time
 from pathlib import Path
@@ -15,9 +15,8 @@ def test_mail_over_a_rate_waits_and_goes_when_it_may(tmp_path: Path) -> None:
     accepted at 3, the reply says so with X.3.6, and explain tells it. A restart gives no new budget."""
     with NextHop() as hop, Daemon(tmp_path, routes=[{"via": hop.via}]) as daemon:
         password = daemon.add_user("app")
-        daemon.start()
         assert daemon.cli("list", "edit", "default", "--rate", "3", "--budget", "1").returncode == 0
-        time.sleep(1.2)
+        daemon.start()
         replies = []
         with sender.session(daemon.port, "app", password) as client:
             for number in range(5):

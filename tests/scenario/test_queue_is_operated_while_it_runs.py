@@ -45,9 +45,8 @@ def test_held_mail_outlives_a_crash_and_goes_when_released(tmp_path: Path) -> No
     """D7, A31: mail held by its user's rule is not sent over a kill -9, urgent mail of the user neither; released, all arrive once."""
     with NextHop() as hop, Daemon(tmp_path, routes=[{"via": hop.via}], settings=SLOTS) as daemon:
         password = daemon.add_user("app")
-        daemon.start()
         assert daemon.cli("queue", "hold", "--user", "app", "--reason", "looks odd").returncode == 0
-        time.sleep(1.2)
+        daemon.start()
         for number in range(6):
             submit(daemon, password, f"held-{number}", {"X-Priority": "1"} if number == 5 else None)
         await_state(daemon, "held", 6)

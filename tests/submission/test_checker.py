@@ -19,12 +19,11 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from smtpplus.accounts import fields, passwords, store
-from smtpplus.accounts.directory import POLL
 from smtpplus.config import Configuration, Listen, Senders
 from smtpplus.events import Accepted, AuthenticationFailed, Events, Refused, WouldRefuse
 from smtpplus.storage.engine import create_engine
 from smtpplus.submission.checker import ISubmissionDelivery, SubmissionRealm
-from tests.submission.rig import LOGIN, Client, SessionCase, reactor, status
+from tests.submission.rig import LOGIN, PATIENCE, Client, SessionCase, reactor, status
 
 
 def message(sender: str, more: bytes = b"") -> bytes:
@@ -117,23 +116,12 @@ class SenderTests(SessionCase):
         """A7: after the directory's next look, MAIL in a session that is logged in is refused, and so is a new login."""
         self.serve()
 
-        def switch(active: bool) -> None:
-            engine = create_engine(self.url)
-            with engine.begin() as connection:
-                store.set_active(connection, "app", active, now=2.0)
-            engine.dispose()
-
         def dialog() -> list[str]:
             client = self.logged_in()
-            switch(active=False)
-            for _ in range(400):
-                (code,) = client.codes("MAIL FROM:<app@a.com>")
-                if code != "250 2.1.0":
-                    break
-                client.codes("RSET")
-                time.sleep(0.05)
+            self.change(lambda connection: store.set_active(connection, "app", False, now=2.0))
+            codes = client.codes("MAIL FROM:<app@a.com>")
             other = Client(self.port)
-            codes = [code, *other.codes("EHLO client.example", LOGIN)]
+            codes += other.codes("EHLO client.example", LOGIN)
             client.close()
             other.close()
             return codes
@@ -143,12 +131,20 @@ class SenderTests(SessionCase):
         self.assertEqual(self.stated(Refused)[-1].reason, "inactive_user")
         self.assertEqual(self.stated(AuthenticationFailed)[-1].reason, "inactive_user")
 
-    def reset_password(self, password: str) -> None:
-        """As the command line does."""
+    def change(self, work: Callable[[Connection], Any]) -> None:
+        """Change accounts as the command line does, and wait until the directory has noticed. In a thread."""
         engine = create_engine(self.url)
         with engine.begin() as connection:
-            store.set_password(connection, "app", passwords.hash_password(password), now=2.0)
+            work(connection)
+            number = store.read_generation(connection)
         engine.dispose()
+        deadline = time.monotonic() + PATIENCE
+        while self.accounts is None or self.accounts._generation != number:
+            assert time.monotonic() < deadline, "the directory does not notice"
+            time.sleep(0.01)
+
+    def reset_password(self, password: str) -> None:
+        self.change(lambda connection: store.set_password(connection, "app", passwords.hash_password(password), now=2.0))
 
     def finished(self, change: Callable[[Connection], Any], sender: str) -> Any:
         """The reply to a message of app whose MAIL came before `change`, and whose header came after it was noticed."""
@@ -156,11 +152,7 @@ class SenderTests(SessionCase):
         def dialog() -> str:
             client = self.logged_in()
             assert client.codes(f"MAIL FROM:<{sender}>", "RCPT TO:<x@example.net>", "DATA")[-1] == "354"
-            engine = create_engine(self.url)
-            with engine.begin() as connection:
-                change(connection)
-            engine.dispose()
-            time.sleep(3 * POLL)
+            self.change(change)
             client.send(message(sender) + b".\r\n")
             reply = client.reply()
             client.close()
@@ -200,14 +192,8 @@ class SenderTests(SessionCase):
         def dialog() -> list[str]:
             client = self.logged_in()
             self.reset_password("another")
-            for _ in range(90):
-                (code,) = client.codes("MAIL FROM:<app@a.com>")
-                if code != "250 2.1.0":
-                    break
-                client.codes("RSET")
-                time.sleep(0.05)
+            codes = client.codes("MAIL FROM:<app@a.com>", "MAIL FROM:<app@a.com>")
             other = Client(self.port)
-            codes = [code, *client.codes("MAIL FROM:<app@a.com>")]
             login = base64.b64encode(b"\0app\0another").decode()
             codes += other.codes("EHLO client.example", f"AUTH PLAIN {login}", "MAIL FROM:<app@a.com>")
             client.close()
@@ -227,7 +213,6 @@ class SenderTests(SessionCase):
             client = Client(self.port)
             codes = client.codes("EHLO client.example", "MAIL FROM:<app@a.com>", "RSET")
             self.reset_password("another")
-            time.sleep(2 * POLL)
             codes += client.codes("MAIL FROM:<app@a.com>")
             client.close()
             return codes

@@ -16,6 +16,7 @@ from smtpplus.config import Limits
 from smtpplus.events import Connected, Disconnected
 from smtpplus.submission.session import Session
 from tests.submission.rig import LOGIN, MESSAGE, Client, SessionCase, reactor, status
+from tests.turns import until
 
 
 def secured(port: int) -> Client:
@@ -146,5 +147,4 @@ class LayerTests(SessionCase):
         self.addCleanup(gc.enable)
         self.assertEqual(status((yield self.during(dialog))), "250 2.0.0")
         yield self.eventually_parted()
-        yield deferLater(reactor, 0.05, lambda: None)
-        self.assertNotIsInstance(self.session(), Session)
+        yield until(lambda: not isinstance(self.session(), Session))
