@@ -28,7 +28,13 @@ _SETTLE = (
     "set_config('tcp_keepalives_interval', '5', false), set_config('tcp_keepalives_count', '4', false), "
     "CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', false) END"
 )
-_OURSELVES = {"connect_timeout": round(PATIENCE), "keepalives_idle": 20, "keepalives_interval": 5, "keepalives_count": 4}
+_OURSELVES = {
+    "connect_timeout": round(PATIENCE),
+    "keepalives_idle": 20,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 40_000,  # milliseconds: as long for what is not acknowledged, which keep-alives do not count
+}
 
 
 class Served(Exception):
