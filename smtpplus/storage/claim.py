@@ -22,11 +22,10 @@ from sqlalchemy import insert, select
 
 from smtpplus.storage import ownership, postgresql
 from smtpplus.storage.engine import content_directory, create_engine, database_file
-from smtpplus.storage.files import listed, sync
+from smtpplus.storage.files import listed, read_mark, sync, write_mark
 from smtpplus.storage.schema import generation, messages
 
 NAME = "content"  # of the number in the table `generation`
-MARK = "database"  # the file in the directory with the same number; no queue ID
 PAGE = 500  # numbers asked about at once
 
 
@@ -89,7 +88,7 @@ def settle_content(url: str, random: Callable[[int], bytes] = os.urandom) -> Non
     if directory is None:
         return
     ownership.ensure_directory(directory, 0o700)
-    mark, numbers = _mark(directory), listed(directory)
+    mark, numbers = read_mark(directory), listed(directory)
     engine = create_engine(url)
     try:
         with engine.connect().execution_options(reading=True) as connection:
@@ -106,27 +105,9 @@ def settle_content(url: str, random: Callable[[int], bytes] = os.urandom) -> Non
     finally:
         engine.dispose()
     if mark != str(number):
-        _write_mark(directory, str(number))
+        write_mark(directory, str(number))
     sync(directory)
     sync(directory.parent)
-
-
-def _mark(directory: Path) -> str:
-    """What the directory says whose it is; "" if it does not."""
-    try:
-        return (directory / MARK).read_text("ascii", "replace").strip()
-    except FileNotFoundError:
-        return ""
-
-
-def _write_mark(directory: Path, text: str) -> None:
-    (directory / MARK).unlink(missing_ok=True)
-    handle = ownership.make(directory / MARK, 0o600)
-    try:
-        os.write(handle, f"{text}\n".encode("ascii"))
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _knows_one(connection: sqlalchemy.Connection, numbers: Sequence[int]) -> bool:

@@ -5,7 +5,8 @@ written once, read back from memory as a rule, and unlinked. The work is done in
 writer's; who calls puts the operations on one file in order.
 
 Invariant: when `finish` has fired, the file is whole and both it and its name are durable. Nothing is overwritten, and nothing is removed
-unless told. Failure: OSError, as the failure of the operation's Deferred. A directory that goes while they are open is made anew.
+unless told. Failure: OSError, as the failure of the operation's Deferred. A directory that goes while they are open is made anew, with the
+mark that says to which database it belongs (storage/claim).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +29,7 @@ from smtpplus.storage import ownership
 T = TypeVar("T")
 WRITERS = 8  # threads; most of their time they wait for the disk, which puts in order what it has to do
 READERS = 2  # threads, which wait for no fsync
+MARK = "database"  # the file that says whose the directory is; no queue ID
 PIECES = 1_000  # in one call of writev; IOV_MAX of Linux is 1,024
 
 
@@ -37,11 +40,15 @@ class ContentFiles:
         self._directory = directory
         self._reactor = reactor
         self._named = False  # the directory's own name is durable, as far as we know
+        self._mark = ""
+        self._there = True  # the directory with its mark, as far as we know
+        self._renewing = threading.Lock()
         self._writers = ThreadPool(0, WRITERS, name="smtpplus-content-writer")
         self._readers = ThreadPool(0, READERS, name="smtpplus-content-reader")
 
     def start(self) -> None:
-        """Start the threads. Nothing is made or looked at yet."""
+        """Start the threads. Nothing is made or looked at yet but the mark."""
+        self._mark = read_mark(self._directory)
         self._writers.start()
         self._readers.start()
 
@@ -95,12 +102,22 @@ class ContentFiles:
             self._named = True
 
     def _make(self, number: int) -> int:
-        try:
-            return ownership.make(self._path(number), 0o600)
-        except FileNotFoundError:
+        if self._there:
+            try:
+                return ownership.make(self._path(number), 0o600)
+            except FileNotFoundError:
+                self._there = False
+        self._renew()
+        return ownership.make(self._path(number), 0o600)
+
+    def _renew(self) -> None:
+        """Make the directory anew; no file is made in it before its mark is, lest the next start take it for another database's."""
+        with self._renewing:
             self._named = False
             ownership.ensure_directory(self._directory, 0o700)
-        return ownership.make(self._path(number), 0o600)
+            if self._mark and not read_mark(self._directory):
+                write_mark(self._directory, self._mark)
+            self._there = True
 
     def _read(self, number: int, start: int, length: int) -> bytes:
         handle = os.open(self._path(number), os.O_RDONLY)
@@ -131,6 +148,25 @@ def listed(directory: Path) -> list[int]:
                 if entry.is_file(follow_symlinks=False):
                     found.append(number)
     return found
+
+
+def read_mark(directory: Path) -> str:
+    """What the directory says whose it is; "" if it does not."""
+    try:
+        return (directory / MARK).read_text("ascii", "replace").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def write_mark(directory: Path, text: str) -> None:
+    """Let the directory say whose it is. The mark's name is durable after `sync`."""
+    (directory / MARK).unlink(missing_ok=True)
+    handle = ownership.make(directory / MARK, 0o600)
+    try:
+        os.write(handle, f"{text}\n".encode("ascii"))
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _write(handle: int, pieces: Sequence[bytes]) -> None:

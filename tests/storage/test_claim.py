@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from smtpplus.mail.envelope import queue_id
-from smtpplus.storage.claim import MARK, Claim, ClaimError, settle_content
+from smtpplus.storage.claim import Claim, ClaimError, settle_content
 from smtpplus.storage.engine import migrate
+from smtpplus.storage.files import MARK
 
 MESSAGE = "INSERT INTO messages (id, state, sender, user, level, size, received_at, chunks) VALUES (?, 1, 'a@b', 'app', 3, 1, 0, 1)"
 

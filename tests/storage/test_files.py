@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import resource
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from smtpplus.mail.envelope import queue_id
+from smtpplus.storage import files
 from smtpplus.storage.engine import content_directory
-from smtpplus.storage.files import PIECES, ContentFiles
+from smtpplus.storage.files import MARK, PIECES, ContentFiles
 
 OCTETS = os.urandom(300_000)
 NOBODY = 65534
@@ -114,6 +116,27 @@ class ContentFilesTests(TestCase):
         self.assertEqual(await self.files.numbers(), [])
         await self.files.finish(2, [b"c"], 1, first=True)
         self.assertEqual(self.on_disk(), {queue_id(2): 1})
+
+    async def test_a_directory_made_anew_says_whose_it_is(self) -> None:
+        """C2: no file comes into it without the mark of its database, by which the next start knows the files; a disk that takes no mark
+        takes no file."""
+        self.directory.mkdir()
+        files.write_mark(self.directory, "42")
+        ours = ContentFiles(self.directory, reactor)
+        ours.start()
+        self.addCleanup(ours.stop)
+        shutil.rmtree(self.directory)
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "full")
+
+        patch = self.patch(files, "write_mark", full)
+        for number in (1, 2):
+            await self.failed(ours.append(number, [b"a"], first=True), errno.ENOSPC)
+        patch.restore()
+        await ours.finish(3, [b"c"], 1, first=True)
+        self.assertEqual(self.on_disk(), {queue_id(3): 1, MARK: 3})
+        self.assertEqual(files.read_mark(self.directory), "42")
 
     async def test_only_what_is_told_is_removed(self) -> None:
         """Files that are there go, of others nothing is said; what bears no queue ID is not counted as one of ours."""
