@@ -2,7 +2,8 @@
 
 While an urgent message is handed to its next hop, the reactor serves that connection alone, and the threads beside it leave it the
 interpreter. So it does for as long as the peer answers at once: PATIENCE for each answer, LONGEST for each message, and over a
-long time SHARE of all time, so that a slow next hop costs other mail next to nothing, whoever sends how much urgent mail to it.
+long time SHARE of all time, so that a slow next hop costs other mail next to nothing, whoever sends how much urgent mail to it. The
+threads wait from the commit of urgent mail on, until the reactor has come to it, each time LIMIT at most.
 
 What goes wrong in a connection is logged and ends that connection, as with any reactor.
 """
@@ -109,18 +110,19 @@ class Reactor(EPollReactor):
         self._credit = min(CREDIT, self._credit + SHARE * max(0.0, now - self._counted))
         end = now + self._credit
         served = False
-        while now < end and (watched := self._watched(now)):
-            ready = watched.poll(min(PATIENCE, end - now) * 1000)
-            if not ready:
+        try:
+            while now < end and (watched := self._watched(now)):
+                ready = watched.poll(min(PATIENCE, end - now) * 1000)
+                served = served or bool(ready)
+                self._serve(ready)
                 now = self.seconds()
-                break
-            served = True
-            self._serve(ready)
-            now = self.seconds()
-        self._credit -= now - begun
-        self._counted = now
-        self._favoured.clear()
-        self._calm.set()
+                if not ready:
+                    break
+        finally:
+            self._credit -= now - begun
+            self._counted = now
+            self._favoured.clear()
+            self._calm.set()
         return served
 
     def _watched(self, now: float) -> Any:

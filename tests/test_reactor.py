@@ -184,6 +184,18 @@ class ReactorTests(TestCase):
         self.turn_until(lambda: bool(self.served))
         self.assertEqual(self.served, [b"bulk"])
 
+    def test_who_fails_is_favoured_no_more(self) -> None:
+        """A fault in what says how long it lasts is the end of it: others have their turn, and threads go on."""
+        _, bulk = self.connect()
+        transport, _ = self.connect()
+        bulk.sendall(b"bulk")
+        self.reactor.favour(transport, lambda: 1 // 0 > 0)
+        with self.assertRaises(ZeroDivisionError):
+            self.reactor.doPoll(0)
+        self.assertTrue(self.reactor._calm.is_set())
+        self.turn_until(lambda: bool(self.served))
+        self.assertEqual(self.served, [b"bulk"])
+
     def test_threads_wait_until_it_is_over(self) -> None:
         """Who waits goes on when a turn has found nobody favoured; meanwhile it does not."""
         self.reactor.wait()

@@ -163,7 +163,7 @@ class Writer:
                     break
             if batch:
                 results = self._write(batch)
-                if any(unit.urgent for unit in batch):
+                if open_ and any(unit.urgent for unit in batch):
                     self._road.hush()
                 self._reactor.callFromThread(self._tell, results)
         self._connection.close()
