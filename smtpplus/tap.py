@@ -193,6 +193,8 @@ class House:
         self._signer.start()
         self._watch.start()
         self._observation.watchdog.skipped = lambda: self.submission.skipped
+        if (log := self._mail_log) is not None:
+            self._observation.watchdog.unwritten = lambda: log.fault
         self._observation.start()
         self.queue.spool.purge().addErrback(self._broken, "what was half received cannot be removed")
         self.queue.start().addCallbacks(self._ready, self._broken, errbackArgs=("the queue cannot be read",))

@@ -2,8 +2,9 @@
 
 Lines are gathered and written a few times a second, never one by one: a log is read by the eye, and a write per message is what makes
 it slow. A log file that was renamed (logrotate) is noticed and opened anew. A log that cannot be written is reported once
-to the process's own log and tried again; mail does not wait for it. What could not be written is lost, and when it can be written again
-the log says how many lines: on a fresh line, should a full file system have cut one in half.
+to the process's own log, told to the watchdog, which raises an alert, and tried again; mail does not wait for it. What could not be
+written is lost, and when it can be written again the log says how many lines: on a fresh line, should a full file system have cut one
+in half.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class MailLog:
         self._lines: list[bytes] = []
         self._waiting: IDelayedCall | None = None
         self._file = -1
-        self._complained = False
+        self.fault = ""  # why the last write failed; "" if it did not
         self._lost = 0  # lines since the last that was written
         self._cut = False  # whether the file ends within a line
 
@@ -81,11 +82,11 @@ class MailLog:
             for count in self._write(octets):
                 written += count
                 self._cut = octets[written - 1 : written] != b"\n"
-            self._complained = False
+            self.fault = ""
         except OSError as fault:
-            if not self._complained:
-                self._complained = True
+            if not self.fault:
                 self._log.error("the mail log {path} cannot be written: {fault}", path=str(self._path), fault=str(fault))
+            self.fault = str(fault)
         return octets[written:]
 
     def _write(self, octets: bytes) -> Iterator[int]:

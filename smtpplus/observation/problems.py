@@ -30,6 +30,7 @@ MORE = {  # kind: what it means, and its mode
     "disk_filling": ("the file system of the state directory is nearly full", "now"),
     "certificate_expiring": ("the certificate expires soon, or has expired", "now"),
     "port_taken": ("another program holds a port that smtpplus should listen on", "now"),
+    "mail_log_unwritable": ("the mail log cannot be written; its lines are lost, and mail goes on", "now"),
     "database_slow": ("commits take long, and clients wait for each", "now"),
 }
 _NOW = frozenset(

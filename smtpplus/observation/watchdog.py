@@ -32,7 +32,8 @@ MANY = 1_000  # recipients below which growth is none
 
 
 class Watchdog:
-    """`start` it once the database is open. `certificates` and `skipped`, sentences about ports, are asked each time."""
+    """`start` it once the database is open. `certificates` and `skipped`, sentences about ports, are asked each time, and
+    `unwritten`: why the mail log cannot be written, or ""."""
 
     _log = Logger()
 
@@ -52,6 +53,7 @@ class Watchdog:
         self._directory = directory
         self._certificates = certificates
         self.skipped: Callable[[], Sequence[str]] = list
+        self.unwritten: Callable[[], str] = str
         self._commits = (0, 0.0)
         self._queued: list[int] = []
         self._loop = LoopingCall(self.look)
@@ -74,7 +76,8 @@ class Watchdog:
         self._log.failure("the server could not be looked at; it is tried again", failure)
 
     def _judge(self, queued: int) -> None:
-        for kind, what, why, remedy in (*self._disk(), *self._expiry(), *self._ports(), *self._commit_times(), *self._growth(queued)):
+        machine = (*self._disk(), *self._expiry(), *self._ports(), *self._mail_log())
+        for kind, what, why, remedy in (*machine, *self._commit_times(), *self._growth(queued)):
             self._events.state(Trouble(self._now(), kind, what, why, remedy))
 
     def _disk(self) -> Iterator[tuple[str, str, str, str]]:
@@ -99,6 +102,11 @@ class Watchdog:
     def _ports(self) -> Iterator[tuple[str, str, str, str]]:
         for sentence in self.skipped():
             yield "port_taken", sentence, "a port of a range is held by another program", "stop that program, or name other ports"
+
+    def _mail_log(self) -> Iterator[tuple[str, str, str, str]]:
+        if fault := self.unwritten():
+            remedy = "let the daemon's user write it, make room, or name another file with [log] mail; what is not written is lost"
+            yield "mail_log_unwritable", "the mail log", f"it cannot be written: {fault}", remedy
 
     def _commit_times(self) -> Iterator[tuple[str, str, str, str]]:
         writer = self._database.writer

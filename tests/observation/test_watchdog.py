@@ -17,8 +17,9 @@ from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from smtpplus.events import Event, Events, Trouble
+from smtpplus.events import Event, Events, Fault, Trouble
 from smtpplus.observation import watchdog
+from smtpplus.observation.maillog import MailLog
 from smtpplus.observation.watchdog import EVERY, MANY, Watchdog, chains
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
@@ -133,6 +134,27 @@ class WatchdogTests(TestCase):
         self.assertEqual(call.getTime(), EVERY)
         watcher.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    @inlineCallbacks
+    def test_a_mail_log_that_cannot_be_written(self) -> Any:
+        """B6: it is told with its remedy for as long as it lasts; events are taken all the same, and no more is said when it is mended."""
+        watcher = self.watchdog()
+        path = self.directory / "mail.log"
+        path.mkdir()
+        log = MailLog(path, "text", self.clock, lambda: NOW)
+        watcher.unwritten = lambda: log.fault
+        for mended in (False, False, True):
+            if mended:
+                path.rmdir()
+            log(Fault(NOW, "x"))
+            log.flush()
+            yield watcher.look()
+        log.close()
+        self.assertEqual(self.kinds(), ["mail_log_unwritable"] * 2)
+        told = self.stated[0]
+        assert isinstance(told, Trouble)
+        self.assertIn("Is a directory", told.why)
+        self.assertIn("[log] mail", told.remedy)
 
     @inlineCallbacks
     def test_a_slow_database(self) -> Any:
