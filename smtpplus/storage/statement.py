@@ -2,7 +2,7 @@
 
 SQLite gives up the interpreter lock at every step of a statement, and a thread that gave it up waits its turn to get it back. So
 many rows go into one statement, in powers of two: an INSERT gets several VALUES, a DELETE by one key gets `IN (…)`.
-PostgreSQL's driver has a pipeline for the same purpose, and gets the rows as they are.
+PostgreSQL's driver has a pipeline for the same purpose, and gets each row by the names of its columns.
 """
 
 from __future__ import annotations
