@@ -44,10 +44,11 @@ def holds(connection: Connection, life: Life, destination: Callable[[str], str],
     for rule, lifted_by in _rules(connection, life.at):
         if rule.name in stopped:
             continue
+        selects = Rules((msgspec.structs.replace(rule, expires_at=0.0, lifted_at=0.0),))  # whenever it was in force
         for facts, until in _recipients(life, destination, now if waits else None):
             begun, ended = max(rule.created_at, life.at), rule.ends_at
-            if begun + EVERY < min(until, now if ended is None else ended) and Rules((rule,), begun).find(facts) is not None:
-                found[rule.id] = Hold(rule, lifted_by, begun, ended if ended is not None and ended <= now else None)
+            if begun + EVERY < min(until, now if ended is None else ended) and selects.find(facts) is not None:
+                found[rule.id] = Hold(rule, lifted_by, begun, None if rule.in_force(now) else ended)
                 break
     return sorted(found.values(), key=lambda hold: hold.begun)
 

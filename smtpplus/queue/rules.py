@@ -47,8 +47,8 @@ class Rule(msgspec.Struct, frozen=True):
         return min(ends) if ends else None
 
     def in_force(self, now: float) -> bool:
-        """Whether it holds at `now`."""
-        return self.ends_at is None or now < self.ends_at
+        """Whether it holds at `now`. What was lifted does not, also when the clock is set back to before that."""
+        return not self.lifted_at and (not self.expires_at or now < self.expires_at)
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -80,8 +80,8 @@ class Rules:
             if not rule.in_force(now):
                 continue
             self.by_id[rule.id] = rule
-            if rule.ends_at is not None:
-                self.next_end = min(rule.ends_at, self.next_end or rule.ends_at)
+            if rule.expires_at:
+                self.next_end = min(rule.expires_at, self.next_end or rule.expires_at)
             old = self._force.get(key)
             if old is None or (old.running == "finish" and rule.running == "stop"):  # of equal ones the strictest counts
                 self._force[key] = rule

@@ -66,6 +66,13 @@ def test_who_held_it_and_how_long_is_told(connection: Connection) -> None:
     ]
 
 
+def test_a_rule_that_was_lifted_is_not_said_to_last(connection: Connection) -> None:
+    """B6: the clock was set back to before a rule was lifted, and it is told as lifted all the same."""
+    lifted = rule(connection, "user", "app", AT - 50, lifted=AT + 90)
+    assert (90.0, f"rule {lifted} is lifted by ann, after 1m 30s") in sentences(connection, life(), waits=True, now=AT + 20)
+    assert rulebook.in_force(connection, AT + 20) == []
+
+
 def test_what_did_not_hold_it_is_not_told(connection: Connection) -> None:
     """Rules for others, those that ended before the message came or were made when its recipients were done, and one whose stop of the
     transfer is told already, are left out."""

@@ -37,10 +37,11 @@ def test_a_destination_is_a_domain_or_a_route() -> None:
 
 
 def test_a_rule_ends() -> None:
-    """D7: a rule is in force until it expires or is lifted, and the next end is known."""
+    """D7: a rule is in force until it expires or is lifted, and the next end is known. Once lifted it stays so, whatever the clock says."""
     rules = [Rule(1, "user", "app", expires_at=100.0), Rule(2, "level", "3", expires_at=50.0), Rule(3, "list", "news", lifted_at=20.0)]
     ends = [(bool(Rules(rules, now)), Rules(rules, now).next_end) for now in (0.0, 50.0, 100.0)]
-    assert ends == [(True, 20.0), (True, 100.0), (False, None)]
+    assert ends == [(True, 50.0), (True, 100.0), (False, None)]
+    assert 3 not in Rules(rules, 0.0).by_id
 
 
 def test_of_equal_rules_the_strictest_counts() -> None:

@@ -162,6 +162,19 @@ class RuleTests(QueueCase):
         yield self.begun(1)
 
     @inlineCallbacks
+    def test_a_rule_that_was_lifted_stays_so(self) -> Any:
+        """D7: the clock is set back to before a rule was lifted, and it holds nothing, also when the rules are read again."""
+        rule = self.hold("user", "app")
+        yield self.turn(5)
+        self.lift(rule)
+        yield self.turn()
+        self.wall -= 4
+        self.hold("user", "other")
+        yield self.turn()
+        yield self.accept(envelope(1, at=self.wall))
+        yield self.begun(1)
+
+    @inlineCallbacks
     def test_of_a_message_only_the_recipients_meant_wait(self) -> Any:
         """A31: of recipients that share a smarthost only those of the held domain wait; the others go at once, and each once."""
         rule = self.hold("destination", "a.smart.net")
