@@ -55,6 +55,7 @@ class Watch:
         self._now = now
         self._events = events
         self._seen = (-1, -1)
+        self._looked = 0.0  # when, by the clock on the wall
         self._rules: list[Rule] | None = None
         self._next_end: float | None = None
         self._complained = False
@@ -84,6 +85,10 @@ class Watch:
 
     @inlineCallbacks
     def _look(self) -> Any:
+        before, self._looked = self._looked, self._now()
+        if self._looked < before:  # the clock was set back: what had ended may be in force again
+            self._rules = None
+            self._seen = (-1, self._seen[1])
         try:
             numbers = yield self._database.read(rulebook.generations)
             if numbers[1] != self._seen[1]:

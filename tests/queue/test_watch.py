@@ -175,6 +175,24 @@ class RuleTests(QueueCase):
         yield self.begun(1)
 
     @inlineCallbacks
+    def test_a_rule_that_expired_is_in_force_again(self) -> Any:
+        """D7: the clock is set back to before a rule expires, and the queue holds what the rule selects, as its list says, until then."""
+        rule = self.hold("user", "app", lasting=100.0)
+        self.wall += 200
+        yield self.turn()
+        yield self.accept(envelope(1, at=self.wall))
+        yield self.begun(1)
+        self.wall -= 150
+        yield self.turn()
+        yield self.accept(envelope(2, at=self.wall))
+        yield self.turn()
+        self.assertEqual(self.operate(lambda connection: rulebook.in_force(connection, self.wall)), [rule])
+        self.assertEqual(self.agent.begun(), [1])
+        self.wall = rule.expires_at
+        yield self.turn()
+        self.assertEqual(self.agent.begun(), [1, 2])
+
+    @inlineCallbacks
     def test_of_a_message_only_the_recipients_meant_wait(self) -> Any:
         """A31: of recipients that share a smarthost only those of the held domain wait; the others go at once, and each once."""
         rule = self.hold("destination", "a.smart.net")
