@@ -128,6 +128,8 @@ def _hold(operation: Operation, running: Any, lasting: str | None, reason: str, 
     if len({kind for kind, _ in chosen}) != 1:
         raise click.UsageError("A rule selects by one thing: name selectors of one kind, or --all.")
     seconds = 0.0 if lasting is None else parse_span(lasting)
+    if lasting is not None and not seconds:
+        raise click.UsageError("--for: a rule that ends at once holds nothing; without --for it lasts until it is lifted.")
     now = time.time()
     with operation.transaction() as connection:
         lost = absent.missing(connection, selection(texts).ids)

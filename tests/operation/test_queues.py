@@ -250,6 +250,7 @@ def test_wrong_usage(queue: Queue) -> None:
         (("list", "--after", "x"), "--after takes what a list ends with"),
         (("release",), "Name the rule"),
         (("hold", "--all", "--for", "soon"), "is no duration"),
+        (("pause", "--all", "--for", "0s"), "a rule that ends at once holds nothing"),
         (("reschedule", "--all"), "Say when"),
         (("reschedule", "--all", "--at", "tomorrow"), "is no time"),
         (("reschedule", "--all", "--at", "2033-05-18", "--in", "2h"), "not by both"),
