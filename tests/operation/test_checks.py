@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from sqlalchemy import insert
 
 from smtpplus.operation.checks import moment
-from smtpplus.operation.cli import main
 from smtpplus.storage.engine import create_engine
 from smtpplus.storage.schema import would_refuse
 from tests.operation.test_users import shell
@@ -22,27 +21,12 @@ DAY = 86_400.0
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Path:
-    """A configuration whose state lies beside it."""
-    path = tmp_path / "smtpplus.toml"
-    path.write_text('hostname = "mail.example.com"\nstate_directory = "state"\n')
-    return path
-
-
-@pytest.fixture
-def run(config: Path) -> Run:
-    """Call `smtpplus --config … ARGUMENTS` in this process; three users are there."""
-
-    def call(*arguments: str, status: int = 0) -> Result:
-        result = CliRunner().invoke(main, ["--config", str(config), *arguments])
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-        assert result.exit_code == status, result.output
-        return result
-
-    call("user", "add", "app", "--domains", "a.com; www.b.com", "--senders", "x@c.com", "--vouch")
-    call("user", "add", "new", "--domains", ".a.com")
-    call("user", "add", "off", "--domains", "a.com", "--vouch", "--inactive")
-    return call
+def run(run: Run) -> Run:
+    """Three users are there."""
+    run("user", "add", "app", "--domains", "a.com; www.b.com", "--senders", "x@c.com", "--vouch")
+    run("user", "add", "new", "--domains", ".a.com")
+    run("user", "add", "off", "--domains", "a.com", "--vouch", "--inactive")
+    return run
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from smtpplus.accounts import passwords
-from smtpplus.operation.cli import main
 from tests.operation.test_users import shell, stored
 
 Run = Callable[..., Result]
@@ -32,27 +31,6 @@ name = "shop"
 allow_any = true
 password = "HASH"
 """
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    """A configuration whose state lies beside it."""
-    path = tmp_path / "smtpplus.toml"
-    path.write_text('hostname = "mail.example.com"\nstate_directory = "state"\n')
-    return path
-
-
-@pytest.fixture
-def run(config: Path) -> Run:
-    """Call `smtpplus --config … ARGUMENTS` in this process."""
-
-    def call(*arguments: str, status: int = 0) -> Result:
-        result = CliRunner().invoke(main, ["--config", str(config), *arguments])
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-        assert result.exit_code == status, result.output
-        return result
-
-    return call
 
 
 @pytest.fixture

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,22 @@ from smtpplus.operation.health import Finding, descriptors, disk
 from smtpplus.operation.reach import Port, best, look
 
 HOST = "127.0.0.1"
+PATIENCE = 10.0  # seconds for a peer that answers, however busy the machine is
+
+
+def answer(server: socket.socket, talk: Callable[[socket.socket], None]) -> None:
+    """Let `talk` have each connection to `server`, in a thread of its own, until the server is closed or the peer has gone."""
+
+    def talk_and_close(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            talk(connection)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=talk_and_close, args=server.accept()[:1], daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
 
 
 def test_refused_and_filtered() -> None:
@@ -45,39 +63,15 @@ def test_whatever_answers_is_told(greeting: bytes) -> None:
     """Something else than a mail server, one that is silent, or one that refuses, is told as what it is and never raises."""
     with socket.create_server((HOST, 0)) as server:
 
-        def serve() -> None:
-            for _ in range(4):
-                try:
-                    connection, _ = server.accept()
-                except OSError:
-                    return
-                with connection:
-                    connection.sendall(greeting)
-                    connection.settimeout(1.0)
-                    try:
-                        connection.recv(64)
-                    except OSError:
-                        continue
+        def greet(connection: socket.socket) -> None:
+            connection.sendall(greeting)
+            connection.recv(64)
 
-        threading.Thread(target=serve, daemon=True).start()
-        found = look(HOST, server.getsockname()[1], 0.5)
+        answer(server, greet)
+        found = look(HOST, server.getsockname()[1], PATIENCE if greeting else 0.5)
         assert found.state == "open"
         assert not found.usable
         assert found.smtp is greeting.startswith(b"554")
-
-
-def _chatter(connection: socket.socket, greeting: bytes, piece: bytes) -> None:
-    """Send `greeting`, take a line if there is one, then `piece` without end, a little at a time."""
-    with connection:
-        try:
-            if greeting:
-                connection.sendall(greeting)
-                connection.recv(1_000)
-            while True:
-                connection.sendall(piece)
-                time.sleep(0.01)
-        except OSError:
-            return
 
 
 @pytest.mark.parametrize(("greeting", "piece"), [(b"", b"220-x\r\n" * 100), (b"", b"2"), (b"220 x\r\n", b"250-A\r\n" * 100)])
@@ -86,15 +80,15 @@ def test_who_talks_without_end_is_left(greeting: bytes, piece: bytes, monkeypatc
     monkeypatch.setattr(reach, "LONGEST", 1.0)
     with socket.create_server((HOST, 0)) as server:
 
-        def serve() -> None:
+        def chatter(connection: socket.socket) -> None:
+            if greeting:
+                connection.sendall(greeting)
+                connection.recv(1_000)
             while True:
-                try:
-                    connection, _ = server.accept()
-                except OSError:
-                    return
-                threading.Thread(target=_chatter, args=(connection, greeting, piece), daemon=True).start()
+                connection.sendall(piece)
+                time.sleep(0.01)
 
-        threading.Thread(target=serve, daemon=True).start()
+        answer(server, chatter)
         found = look(HOST, server.getsockname()[1], 0.5)
     assert not found.usable
     assert found.fault.startswith(("it sends more", "it does not come"))
@@ -104,22 +98,17 @@ def test_broken_tls_is_not_recommended() -> None:
     """B4: where STARTTLS is offered and answered by garbage, the login offered in clear does not make the port one to use."""
     with socket.create_server((HOST, 0)) as server:
 
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = server.accept()
-                except OSError:
-                    return
-                with connection, connection.makefile("rb") as lines:
-                    connection.sendall(b"220 x\r\n")
-                    for line in lines:
-                        if line.startswith(b"STARTTLS"):
-                            connection.sendall(b"220 go\r\n" + b"\xff\x00garbage" * 10)
-                            break
-                        connection.sendall(b"250-x\r\n250-AUTH PLAIN\r\n250 STARTTLS\r\n" if line.startswith(b"ehlo") else b"250 ok\r\n")
+        def talk(connection: socket.socket) -> None:
+            with connection.makefile("rb") as lines:
+                connection.sendall(b"220 x\r\n")
+                for line in lines:
+                    if line.startswith(b"STARTTLS"):
+                        connection.sendall(b"220 go\r\n" + b"\xff\x00garbage" * 10)
+                        break
+                    connection.sendall(b"250-x\r\n250-AUTH PLAIN\r\n250 STARTTLS\r\n" if line.startswith(b"ehlo") else b"250 ok\r\n")
 
-        threading.Thread(target=serve, daemon=True).start()
-        found = look(HOST, server.getsockname()[1], 0.5)
+        answer(server, talk)
+        found = look(HOST, server.getsockname()[1], PATIENCE)
     assert (found.smtp, found.tls, found.auth_in_clear, found.auth, found.usable) == (True, "starttls", True, (), False)
     assert found.fault
     assert best([found]) is None
