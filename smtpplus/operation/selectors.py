@@ -77,12 +77,14 @@ def selection(texts: dict[str, Any], *, state: Any = None) -> Selection:
 
 
 def explicit(texts: dict[str, Any], *, all_: bool, state: Any = None) -> Selection:
-    """As `selection`; wrong usage unless something was selected, or --all was."""
+    """As `selection`; wrong usage unless something was selected, or --all was. A state narrows what is meant, and selects nothing."""
     from smtpplus.queue.selection import Selection
 
     found = selection(texts, state=state)
-    if all_ and found != Selection():
+    nothing = Selection(state=state)
+    if all_ and found != nothing:
         raise click.UsageError("--all means everything that is queued; leave it out, and the selectors say what is meant.")
-    if not all_ and found == Selection():
-        raise click.UsageError("Name what is meant by selectors, or --all for everything that is queued.")
+    if not all_ and found == nothing:
+        instead = f", or --all --state {state} for everything in that state" if state else ""
+        raise click.UsageError(f"Name what is meant by selectors, or --all for everything that is queued{instead}.")
     return found

@@ -218,9 +218,11 @@ def test_many_are_changed_in_batches(engine: Engine, queue: Queue) -> None:
     row = {"number": 0, "address": "b@x.net", "level": 3, "user": "app", "attempts": 1, "due": time.time() + 1000, "reply": "451 later"}
     with engine.begin() as connection:
         connection.execute(insert(schema.recipients), [row | {"message_id": NEW_ID()} for _ in range(1203)])
-    assert queue("queue", "retry", "--state", "deferred", "--json") == {"recipients": 1203}
-    assert queue("queue", "retry", "--state", "deferred", "--json") == {"recipients": 0}
-    assert queue("queue", "cancel", "--all", "--json") == {"recipients": 1203}
+    put(engine)
+    assert queue("queue", "retry", "--all", "--state", "deferred", "--json") == {"recipients": 1203}
+    assert queue("queue", "retry", "--list", "default", "--state", "deferred", "--json") == {"recipients": 0}
+    assert queue("queue", "cancel", "--all", "--state", "deferred", "--json") == {"recipients": 0}
+    assert queue("queue", "cancel", "--all", "--json") == {"recipients": 1204}
     assert count(engine) == (0, 0, 0)
 
 
@@ -242,7 +244,8 @@ def test_wrong_usage(queue: Queue) -> None:
     for arguments, sentence in (
         (("cancel",), "or --all for everything"),
         (("cancel", "--all", "--user", "x"), "leave it out, and the selectors say"),
-        (("cancel", "--all", "--state", "deferred"), "leave it out, and the selectors say"),
+        (("cancel", "--state", "deferred"), "or --all --state deferred for everything in that state"),
+        (("retry", "--state", "held"), "Name what is meant by selectors"),
         (("hold", "--user", "x", "--level", "3"), "A rule selects by one thing"),
         (("hold",), "A rule selects by one thing"),
         (("list", "--level", "9"), "levels are 1 to 5"),

@@ -104,7 +104,7 @@ def test_the_queue_is_operated(tmp_path: Path, cluster: Cluster) -> None:
         until(daemon, lambda said: len(said["recipients"]) == 2, "queue", "list", "--state", "scheduled")
         do(daemon, "queue", "release", "--user", "app")
         hop.await_deliveries(lambda taken: len(taken) == 1)
-        do(daemon, "queue", "retry", "--state", "scheduled")
+        do(daemon, "queue", "retry", "--all", "--state", "scheduled")
         hop.await_deliveries(lambda taken: len(taken) == 3)
         daemon.await_empty_queue()
         assert {sender.field(each.content, "Subject") for each in hop.deliveries} == {"held", "put-off", "scheduled"}

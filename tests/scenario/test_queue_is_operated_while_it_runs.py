@@ -80,7 +80,7 @@ def test_a_scheduled_message_outlives_a_crash_and_is_in_time(tmp_path: Path) -> 
         arrived = time.time() - (time.monotonic() - taken.begun)
         assert due - 0.01 <= arrived
         assert (subjects([taken]), sender.field(taken.content, "X-SMTPAPI")) == (collections.Counter({"later": 1}), "")
-        assert daemon.cli("queue", "retry", "--state", "scheduled").returncode == 0
+        assert daemon.cli("queue", "retry", "--all", "--state", "scheduled").returncode == 0
         hop.await_deliveries(lambda taken: len(taken) == 2)
         daemon.await_empty_queue()
         assert subjects(hop.deliveries) == collections.Counter({"later": 1, "much-later": 1})
