@@ -1,7 +1,7 @@
 """`smtpplus queue`: what waits, and what is to become of it.
 
-Holds and pauses are rules; the other verbs change recipients in short transactions, with a rest after each as long as it took, so
-that the mail keeps flowing however many are meant. A daemon that runs takes note within a second; none needs to run.
+Holds and pauses are rules (operation.holding); the other verbs change recipients in short transactions, with a rest after each as long
+as it took, so that the mail keeps flowing however many are meant. A daemon that runs takes note within a second; none needs to run.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import click
 
 from smtpplus.operation import absent
 from smtpplus.operation.cli import Operation, Refused, console, date, operator, print_json
+from smtpplus.operation.holding import hold, pause, release, resume
 from smtpplus.operation.listing import (
-    meant,
     parse_key,
     parse_moment,
     parse_span,
@@ -26,13 +26,12 @@ from smtpplus.operation.listing import (
     rule_json,
     written_key,
 )
-from smtpplus.operation.selectors import everything, explicit, named, selection, selectors
+from smtpplus.operation.selectors import everything, explicit, named, selection, selectors, view_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from smtpplus.queue.rules import Rule
-    from smtpplus.queue.selection import Queued, QueueView, Selection
+    from smtpplus.queue.selection import Queued, Selection
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 _reason = click.option("--reason", metavar="TEXT", default="", help="Why; kept with it.")
@@ -44,6 +43,10 @@ _state = click.option(
 @click.group()
 def queue() -> None:
     """The queue: what waits, and what is to become of it."""
+
+
+for verb in (hold, pause, release, resume):
+    queue.add_command(verb)
 
 
 @queue.command("list")
@@ -59,7 +62,7 @@ def list_queue(operation: Operation, /, *, state: Any, limit: int, after: str | 
 
     start = FIRST if after is None else parse_key(after)
     with operation.transaction(reading=True) as connection:
-        view, rules = _view(operation, connection)
+        view, rules = view_of(operation, connection)
         chosen = selection(texts, state=state)
         found = list(view.select(chosen, after=start, limit=limit + 1))
         notes = [] if as_json or found else absent.absent(operation, connection, view, named(texts))
@@ -93,7 +96,7 @@ def show(operation: Operation, queue_id: str, as_json: bool) -> None:
         raise click.UsageError(f"{error}.") from None
     with operation.transaction(reading=True) as connection:
         found = envelope(connection, number)
-        view, _ = _view(operation, connection)
+        view, _ = view_of(operation, connection)
         recipients = list(view.select(Selection(ids=(number,))))
     if found is None:
         raise Refused(f"Message {queue_id.upper()} is not in the queue; the mail log tells what became of it.")
@@ -118,110 +121,6 @@ def show(operation: Operation, queue_id: str, as_json: bool) -> None:
         table.add_row(label.replace("_", " ").capitalize(), Text(date(found.received_at) if label == "received_at" else str(value)))
     console().print(table)
     print_queued(recipients)
-
-
-def _hold(operation: Operation, running: Any, lasting: str | None, reason: str, *, count_time: bool, all_: bool, texts: Any) -> None:
-    """Make rules, one for each value of the one kind that is named."""
-    from smtpplus.queue import rulebook
-
-    chosen = named(texts, all_=all_)
-    if len({kind for kind, _ in chosen}) != 1:
-        raise click.UsageError("A rule selects by one thing: name selectors of one kind, or --all.")
-    seconds = 0.0 if lasting is None else parse_span(lasting)
-    if lasting is not None and not seconds:
-        raise click.UsageError("--for: a rule that ends at once holds nothing; without --for it lasts until it is lifted.")
-    now = time.time()
-    with operation.transaction() as connection:
-        lost = absent.missing(connection, selection(texts).ids)
-        if lost:
-            raise Refused(f"{absent.gone(lost)} No rule was made.")
-        notes = absent.absent(operation, connection, _view(operation, connection)[0], chosen)
-        for kind, value in chosen:
-            rule = rulebook.add(
-                connection,
-                kind,
-                value,
-                running=running,
-                reason=reason,
-                who=operator(),
-                now=now,
-                lasting=seconds,
-                keep_expiry=count_time,
-                lifetime=operation.configuration.queue.lifetime,
-            )
-            click.echo(f"Rule {rule.id} holds {meant(rule)}" + (f" until {date(rule.expires_at)}." if seconds else " until it is lifted."))
-    for note in notes:
-        click.echo(f"Note: {note}. The rule holds what comes.", err=True)
-
-
-def _holding(command: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.option("--count-time", is_flag=True, help="Let the time on hold count toward the lifetime of messages."),
-        _reason,
-        click.option("--for", "lasting", metavar="TIME", help='End by itself after this time, such as "2h".'),
-        everything,
-        selectors,
-    ):
-        command = option(command)
-    return command
-
-
-@queue.command()
-@_holding
-@click.pass_obj
-def hold(operation: Operation, /, *, lasting: str | None, reason: str, count_time: bool, all_: bool, **texts: Any) -> None:
-    """Let mail wait: nothing of what is selected starts, now or later, until `release`. What is under way finishes."""
-    _hold(operation, "finish", lasting, reason, count_time=count_time, all_=all_, texts=texts)
-
-
-@queue.command()
-@_holding
-@click.pass_obj
-def pause(operation: Operation, /, *, lasting: str | None, reason: str, count_time: bool, all_: bool, **texts: Any) -> None:
-    """As `hold`, and what is under way stops too, for `[priority] max_pause` at most."""
-    _hold(operation, "stop", lasting, reason, count_time=count_time, all_=all_, texts=texts)
-
-
-def _lift(operation: Operation, numbers: tuple[int, ...], *, all_: bool, texts: Any) -> None:
-    from smtpplus.queue import rulebook
-
-    wanted = named(texts, all_=all_)
-    if not wanted and not numbers:
-        raise click.UsageError("Name the rule by --rule, by the selector it was made with, or by --all.")
-    now = time.time()
-    with operation.transaction() as connection:
-        rules = rulebook.in_force(connection, now)
-        ending = [rule for rule in rules if rule.id in numbers or (rule.kind, rule.value) in wanted]
-        missing = [f"--rule {number}" for number in numbers if number not in {rule.id for rule in ending}]
-        missing += [
-            f"{kind} {value}".rstrip() for kind, value in wanted if (kind, value) not in {(rule.kind, rule.value) for rule in ending}
-        ]
-        if missing:
-            raise Refused(f"There is no such rule: {', '.join(missing)}; `smtpplus queue list` shows those in force.")
-        rulebook.lift(connection, [rule.id for rule in ending], who=operator(), now=now)
-    for rule in ending:
-        click.echo(f"Rule {rule.id} on {meant(rule)} is lifted.")
-
-
-def _lifting(command: Callable[..., None]) -> Callable[..., None]:
-    rule = click.option("--rule", "numbers", type=int, multiple=True, metavar="NUMBER", help="A rule, by its number. May be repeated.")
-    return rule(everything(selectors(command)))
-
-
-@queue.command()
-@_lifting
-@click.pass_obj
-def release(operation: Operation, /, *, numbers: tuple[int, ...], all_: bool, **texts: Any) -> None:
-    """End rules made by `hold` or `pause`; --all ends the one on everything."""
-    _lift(operation, numbers, all_=all_, texts=texts)
-
-
-@queue.command()
-@_lifting
-@click.pass_obj
-def resume(operation: Operation, /, *, numbers: tuple[int, ...], all_: bool, **texts: Any) -> None:
-    """The same as `release`."""
-    _lift(operation, numbers, all_=all_, texts=texts)
 
 
 def _acting(command: Callable[..., None]) -> Callable[..., None]:
@@ -289,7 +188,7 @@ def reschedule(
 def _absent(operation: Operation, texts: Any, chosen: Selection) -> list[str]:
     """Tell of what is named and not there; the queue IDs among it."""
     with operation.transaction(reading=True) as connection:
-        for note in absent.absent(operation, connection, _view(operation, connection)[0], named(texts)):
+        for note in absent.absent(operation, connection, view_of(operation, connection)[0], named(texts)):
             click.echo(f"Note: {note}.", err=True)
         return absent.missing(connection, chosen.ids)
 
@@ -325,10 +224,10 @@ def _act(operation: Operation, chosen: Selection, what: str, act: Callable[[Conn
     screen = Console(stderr=True)
     with operation.database() as engine, Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
         with engine.connect().execution_options(reading=True) as connection:
-            task = progress.add_task(what, total=_view(operation, connection)[0].count(chosen))
+            task = progress.add_task(what, total=view_of(operation, connection)[0].count(chosen))
         while True:
             with engine.connect().execution_options(reading=True) as connection:
-                some = list(_view(operation, connection)[0].select(chosen, after=after, limit=BATCH))
+                some = list(view_of(operation, connection)[0].select(chosen, after=after, limit=BATCH))
             if not some:
                 return done
             begun = time.monotonic()
@@ -338,13 +237,3 @@ def _act(operation: Operation, chosen: Selection, what: str, act: Callable[[Conn
             after = some[-1].key
             if len(some) == BATCH:
                 time.sleep(time.monotonic() - begun)  # the daemon's turn
-
-
-def _view(operation: Operation, connection: Connection) -> tuple[QueueView, list[Rule]]:
-    from smtpplus.queue import rulebook
-    from smtpplus.queue.rules import Rules
-    from smtpplus.queue.selection import QueueView
-
-    now = time.time()
-    rules = rulebook.in_force(connection, now)
-    return QueueView(connection, Rules(rules, now), operation.router.destination, now), rules

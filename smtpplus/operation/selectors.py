@@ -1,15 +1,19 @@
-"""The options by which `smtpplus queue` is told what is meant: the same for every verb."""
+"""The options by which `smtpplus queue` is told what is meant, the same for every verb; and the queue that they select from."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
-    from smtpplus.queue.rules import Kind
-    from smtpplus.queue.selection import Selection
+    from sqlalchemy import Connection
+
+    from smtpplus.operation.cli import Operation
+    from smtpplus.queue.rules import Kind, Rule
+    from smtpplus.queue.selection import QueueView, Selection
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -88,3 +92,14 @@ def explicit(texts: dict[str, Any], *, all_: bool, state: Any = None) -> Selecti
         instead = f", or --all --state {state} for everything in that state" if state else ""
         raise click.UsageError(f"Name what is meant by selectors, or --all for everything that is queued{instead}.")
     return found
+
+
+def view_of(operation: Operation, connection: Connection) -> tuple[QueueView, list[Rule]]:
+    """The queue as it stands now, and the rules in force."""
+    from smtpplus.queue import rulebook
+    from smtpplus.queue.rules import Rules
+    from smtpplus.queue.selection import QueueView
+
+    now = time.time()
+    rules = rulebook.in_force(connection, now)
+    return QueueView(connection, Rules(rules, now), operation.router.destination, now), rules

@@ -170,6 +170,20 @@ def test_rules_are_made_and_lifted(queue: Queue) -> None:
     assert "There is no such rule: user x" in queue("queue", "release", "--user", "x", status=1)
 
 
+def test_rules_for_programs(queue: Queue) -> None:
+    """A31: what makes and lifts rules says for programs which: what they select, until when, who made them and why."""
+    made = queue("queue", "pause", "--user", "a", "--user", "B", "--for", "2h", "--reason", "spam?", "--json")["rules"]
+    assert made == queue("queue", "list", "--json")["rules"]
+    assert [(rule["id"], rule["kind"], rule["value"], rule["reason"]) for rule in made] == [
+        (1, "user", "a", "spam?"),
+        (2, "user", "b", "spam?"),
+    ]
+    (all_,) = queue("queue", "hold", "--all", "--json")["rules"]
+    assert (all_["running"], all_["expires_at"]) == ("finish", None)
+    assert queue("queue", "resume", "--user", "b", "--rule", "3", "--json") == {"lifted": [made[1], all_]}
+    assert queue("queue", "release", "--rule", "1", "--json") == {"lifted": [made[0]]}
+
+
 def test_cancel(engine: Engine, queue: Queue) -> None:
     """Cancelling takes away recipients, and a message with its chunks only with its last; the daemon is left a note for each."""
     two = put(engine, "a@x.net", "b@y.net")
