@@ -17,16 +17,17 @@ from smtpplus.operation.listing import span
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from smtpplus.delivery.routing import Router
     from smtpplus.observation.record import Life, Refusal
     from smtpplus.operation.gates import Gate
     from smtpplus.operation.narration import FirstWait
+    from smtpplus.queue.selection import Queued
     from smtpplus.queue.standing import Standing
 
 _LIMIT = 20  # messages and refusals of a user that are told
 _URGENT = 20  # messages looked at that go first
 _INDEXED = 2  # see schema, ix_recipients_urgent
 _TRIED = frozenset(("under-way", "stopped", "retry"))  # gates of mail that was attempted
+_CLOSE = 5.0  # seconds: what began so short a time ago may not be said to run yet
 _WORTH = 1.0  # seconds that a message waited, from which on it is asked what went before it
 _BACK = 600.0  # seconds of that which are looked at: all that was accepted meanwhile is read
 _SHOWN = 5  # recipients named where many are meant
@@ -153,7 +154,7 @@ def _message(operation: Operation, connection: Connection, life: Life, now: floa
     first = narration.first_wait(life, now if untried else None)
     told = narration.decisions(life, date)
     if life.accepted:
-        destination = _router(operation).destination
+        destination = operation.router.destination
         spells = holds.holds(connection, life, destination, waits=bool(waiting), now=now)
         told = sorted([*told, *holds.told(spells, date)], key=lambda each: each.at)
     return {
@@ -189,32 +190,45 @@ def _message(operation: Operation, connection: Connection, life: Life, now: floa
     }
 
 
-def _router(operation: Operation) -> Router:
-    from smtpplus.delivery.routing import Router
-
-    return Router(operation.configuration.route, mx_port=operation.configuration.delivery.mx_port)
-
-
 def _gates(operation: Operation, connection: Connection, life: Life, now: float) -> list[Gate]:
     from smtpplus.mail.envelope import parse_queue_id
     from smtpplus.operation.gates import Around, gate
     from smtpplus.operation.narration import stopped_until, under_way
-    from smtpplus.queue import retry, rulebook
+    from smtpplus.queue import rulebook
+    from smtpplus.queue import under_way as running
     from smtpplus.queue.ready import GAIN
     from smtpplus.queue.rules import Rules
     from smtpplus.queue.selection import QueueView, Selection
 
-    view = QueueView(connection, Rules(rulebook.in_force(connection, now), now), _router(operation).destination, now)
+    said = running.read(connection)
+    view = QueueView(connection, Rules(rulebook.in_force(connection, now), now), operation.router.destination, now, said)
     waiting = list(view.select(Selection(ids=(parse_queue_id(life.id),))))
     stands, since = _standing(connection) if waiting else (None, 0.0)
     urgent = () if stands is None or stands.preempting is None else _urgent(connection, stands.preempting, now)
     max_pause = operation.configuration.priority.max_pause
-    begun = {each.address: each.due - retry.delay(operation.configuration.queue.retry, each.attempts) for each in waiting if each.attempts}
-    cut_off = {address for address, at in begun.items() if at < since}
+    begun = {each.address: _begun(operation, life, each) for each in waiting if each.attempts}
+    cut_off = {
+        each.address
+        for each in waiting
+        if each.attempts and not said.has(each.id, each.number, each.destination) and not since <= begun[each.address] <= now + _CLOSE
+    }
     aging = operation.configuration.priority.aging
     gained = min(GAIN, max(0, int((now - life.at) / aging))) if aging else 0
     around = Around(urgent, stopped_until(life.events, max_pause), max_pause, under_way(life.events, since), cut_off, gained)
     return [gate(each, stands, date, around) for each in waiting]
+
+
+def _begun(operation: Operation, life: Life, queued: Queued) -> float:
+    """When the last attempt at a recipient began: as was stated, or as its next time tells, which may have been moved since."""
+    from smtpplus.events import Rescheduled, Started
+    from smtpplus.queue import retry
+
+    moved = False
+    for event in reversed(life.events):
+        if isinstance(event, Started) and event.attempt == queued.attempts and queued.address in event.recipients:
+            return event.at
+        moved = moved or (isinstance(event, Rescheduled) and event.recipient == queued.address)
+    return 0.0 if moved else queued.due - retry.delay(operation.configuration.queue.retry, queued.attempts)
 
 
 def _urgent_before(operation: Operation, connection: Connection, life: Life, wait: FirstWait) -> list[str]:

@@ -96,10 +96,10 @@ def explicit(texts: dict[str, Any], *, all_: bool, state: Any = None) -> Selecti
 
 def view_of(operation: Operation, connection: Connection) -> tuple[QueueView, list[Rule]]:
     """The queue as it stands now, and the rules in force."""
-    from smtpplus.queue import rulebook
+    from smtpplus.queue import rulebook, under_way
     from smtpplus.queue.rules import Rules
     from smtpplus.queue.selection import QueueView
 
     now = time.time()
     rules = rulebook.in_force(connection, now)
-    return QueueView(connection, Rules(rules, now), operation.router.destination, now), rules
+    return QueueView(connection, Rules(rules, now), operation.router.destination, now, under_way.read(connection)), rules

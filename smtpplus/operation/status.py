@@ -11,11 +11,14 @@ from smtpplus.operation.cli import Operation, console, date, print_json
 from smtpplus.operation.listing import print_rules, rule_json, span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy import Connection
 
+    from smtpplus.queue.selection import Queued
     from smtpplus.queue.standing import Standing
+
+_OVERDUE = 10_000  # recipients under way whose next attempt is due already that are told from what waits
 
 
 @click.command()
@@ -32,17 +35,21 @@ def status(operation: Operation, as_json: bool) -> None:
     now = time.time()
     with operation.transaction(reading=True) as connection:
         silent = list(failing(connection, now, past=False))
-        levels = _levels(depth(connection, now), now)
+        running = _running(operation, connection, now)
+        overdue = [each for each in running if each.due <= now][:_OVERDUE]  # those of later are counted as such
+        levels = _levels(depth(connection, now, [each.key for each in overdue]), now)
+        for each in overdue:
+            levels[each.level - 1]["deferred"] += 1
         rules = rulebook.in_force(connection, now)
         found = standing.read(connection)
-        delayed = waits_for_its_time(connection, now, 0 if found is None else found[0].standing.running)
-    running = found is not None and standing.alive(found[0].process)
-    stands = msgspec.structs.replace(found[0].standing, delayed=delayed) if found is not None and running else None
+        delayed = waits_for_its_time(connection, now, 0 if found is None else found[0].standing.running, running)
+    alive = found is not None and standing.alive(found[0].process)
+    stands = msgspec.structs.replace(found[0].standing, delayed=delayed) if found is not None and alive else None
     if as_json:
         print_json(
             {
-                "running": running,
-                "process": found[0].process if found is not None and running else None,
+                "running": alive,
+                "process": found[0].process if found is not None and alive else None,
                 "levels": levels,
                 "rules": [rule_json(rule) for rule in rules],
                 "alerts_failing": silent,
@@ -50,7 +57,7 @@ def status(operation: Operation, as_json: bool) -> None:
             }
         )
         return
-    click.echo(f"The daemon runs as process {found[0].process}." if found is not None and running else "The daemon does not run.")
+    click.echo(f"The daemon runs as process {found[0].process}." if found is not None and alive else "The daemon does not run.")
     for sentence in silent:
         click.echo(f"Alerts: {sentence}.")
     _print_levels(levels)
@@ -59,10 +66,22 @@ def status(operation: Operation, as_json: bool) -> None:
         _print_standing(stands)
 
 
-def waits_for_its_time(connection: Connection, now: float, running: int) -> int:
+def _running(operation: Operation, connection: Connection, now: float) -> list[Queued]:
+    """The recipients that the daemon says are under way."""
+    from smtpplus.queue import under_way
+    from smtpplus.queue.rules import Rules
+    from smtpplus.queue.selection import QueueView, Selection
+
+    said = under_way.read(connection)
+    view = QueueView(connection, Rules(), operation.router.destination, now, said)
+    return [each for each in view.select(Selection(ids=tuple(said.ids))) if each.state == "trying"] if said.ids else []
+
+
+def waits_for_its_time(connection: Connection, now: float, running: int, named: Sequence[Queued] = ()) -> int:
     """How many recipients are scheduled or put off. The database knows: the daemon keeps times of mail that went meanwhile.
 
-    Of `running` attempts, those that are not the first ones of their messages are not told from what waits, and taken off."""
+    Of `running` attempts, those that are neither `named` nor the first ones of their messages are not told from what waits, and taken
+    off."""
     from sqlalchemy import distinct, func, select
 
     from smtpplus.storage.schema import recipients
@@ -70,8 +89,10 @@ def waits_for_its_time(connection: Connection, now: float, running: int) -> int:
     c = recipients.c
     first = (c.attempts > 0) & c.reply.is_(None)
     later = connection.scalar(select(func.count()).select_from(recipients).where(c.due > now, ~first)) or 0
+    later -= sum(each.due > now and bool(each.reply) for each in named)
     trying = connection.scalar(select(func.count(distinct(c.message_id))).where(c.due > now, first)) or 0
-    return max(0, later - max(0, running - trying))
+    others = len({(each.id, each.destination) for each in named if each.due <= now or each.reply})  # attempts that are not among these
+    return max(0, later - max(0, running - others - trying))
 
 
 def _levels(rows: Iterable[Any], now: float) -> list[dict[str, Any]]:

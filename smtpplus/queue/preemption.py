@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import islice
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -25,6 +26,7 @@ from smtpplus.events import Events, Paused, Resumed
 from smtpplus.mail.disposition import Transfer
 from smtpplus.queue.entry import Entry
 from smtpplus.queue.standing import StoppedTransfer
+from smtpplus.queue.under_way import FEW, LISTED, RunningTransfer
 
 URGENT_MAIL_SENT = "urgent mail is sent"
 RULE_ENDED = "the rule has ended"
@@ -159,6 +161,13 @@ class Preemption:
     def running(self) -> list[Running]:
         """Every transfer under way."""
         return list(self._running.values())
+
+    def transfers(self) -> tuple[RunningTransfer, ...]:
+        """What is under way, for those who ask the database; the oldest LISTED of it."""
+        return tuple(
+            RunningTransfer(entry.message.name, entry.destination, entry.numbers if len(entry.numbers) <= FEW else ())
+            for entry in islice(self._running, LISTED)
+        )
 
     def stopped(self) -> list[StoppedTransfer]:
         """Every transfer that is stopped now, with what stops it."""

@@ -300,6 +300,7 @@ class Scheduler:
             self._throttle.waits[:SHOWN],
             Slots(self._connections, self._reserved, self._connections // SPARE, self._preemption.levels),
             self._reach.crowded(),
+            self._preemption.transfers(),
         )
 
 

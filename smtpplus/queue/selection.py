@@ -6,7 +6,7 @@ recipients in the order of their keys. Selectors of one kind are alternatives, t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, tuple
 from smtpplus.mail.envelope import queue_id
 from smtpplus.queue.rows import domain_of
 from smtpplus.queue.rules import Facts, Rule, Rules
+from smtpplus.queue.under_way import UnderWay
 from smtpplus.storage import schema
 
 State = Literal["waiting", "held", "scheduled", "trying", "deferred"]
@@ -36,8 +37,8 @@ class Selection(msgspec.Struct, frozen=True):
     ids: tuple[int, ...] = ()
     state: State | None = None
 
-    def conditions(self, now: float) -> list[ColumnElement[bool]]:
-        """What the database can tell; `Queue.meets` tells the rest."""
+    def conditions(self, now: float, running: Sequence[int] = ()) -> list[ColumnElement[bool]]:
+        """What the database can tell; `QueueView` tells the rest. Of the messages `running` something is under way."""
         found: list[ColumnElement[bool]] = []
         for column, values in (
             (_R.user, self.users),
@@ -52,7 +53,8 @@ class Selection(msgspec.Struct, frozen=True):
         if plain and len(plain) == len(self.destinations):
             found.append(or_(*(func.lower(_R.address).endswith(f"@{value}", autoescape=True) for value in plain)))
         if self.state is not None:
-            found.append(_STATES[self.state](now))
+            state = _STATES[self.state](now)
+            found.append(or_(state, _R.message_id.in_(running)) if self.state == "trying" and running else state)
         return found
 
 
@@ -99,13 +101,18 @@ class Queued(msgspec.Struct, frozen=True):
 
 
 class QueueView:
-    """The queue as it stands at `now` under `rules`; `destination` is the router's."""
+    """The queue as it stands at `now` under `rules`; `destination` is the router's, `running` what the daemon says is under way.
 
-    def __init__(self, connection: Connection, rules: Rules, destination: Callable[[str], str], now: float) -> None:
+    What is under way is "trying", whenever it is due. Where the daemon says nothing of it, a first attempt that nobody answered is."""
+
+    def __init__(
+        self, connection: Connection, rules: Rules, destination: Callable[[str], str], now: float, running: UnderWay | None = None
+    ) -> None:
         self._connection = connection
         self._rules = rules
         self._destination = destination
         self._now = now
+        self._running = running if running is not None else UnderWay()
 
     def select(self, selection: Selection, *, after: Key = FIRST, limit: int | None = None) -> Iterator[Queued]:
         """What is selected, beyond `after`, in the order of keys."""
@@ -126,11 +133,14 @@ class QueueView:
 
     def count(self, selection: Selection) -> int:
         """How many rows `select` will look at, at most."""
-        query = select(func.count()).select_from(schema.recipients).where(*selection.conditions(self._now))
+        query = select(func.count()).select_from(schema.recipients).where(*self._conditions(selection))
         return self._connection.execute(query).scalar() or 0
 
+    def _conditions(self, selection: Selection) -> list[ColumnElement[bool]]:
+        return selection.conditions(self._now, self._running.ids)
+
     def _page(self, selection: Selection, after: Key) -> Any:
-        query = select(schema.recipients).where(tuple_(_R.message_id, _R.number) > tuple_(*after), *selection.conditions(self._now))
+        query = select(schema.recipients).where(tuple_(_R.message_id, _R.number) > tuple_(*after), *self._conditions(selection))
         return self._connection.execute(query.order_by(_R.message_id, _R.number).limit(PAGE)).all()
 
     def _queued(self, row: Any) -> Queued:
@@ -151,11 +161,14 @@ class QueueView:
             row.due,
             row.reply or "",
             destination,
-            self._state(row, rule),
+            self._state(row, destination, rule),
             rule,
         )
 
-    def _state(self, row: Any, rule: Rule | None) -> State:
+    def _state(self, row: Any, destination: str, rule: Rule | None) -> State:
+        unanswered = row.attempts > 1 or row.reply is None  # a first attempt that was answered is over, whatever was said before
+        if row.attempts and unanswered and self._running.has(row.message_id, row.number, destination):
+            return "trying"
         if row.due <= self._now:
             return "held" if rule is not None else "waiting"
         if row.attempts == 0:
@@ -168,10 +181,12 @@ class QueueView:
         return selection.state is None or found.state == selection.state
 
 
-def depth(connection: Connection, now: float) -> list[Any]:
-    """Recipients by level and state, with the oldest message id of each; what is held counts as waiting."""
+def depth(connection: Connection, now: float, running: Sequence[Key] = ()) -> list[Any]:
+    """Recipients by level and state, with the oldest message id of each; what is held counts as waiting. Those `running` are left out."""
     state = func.min(_R.message_id).label("oldest")
     due = (_R.due > now).label("later")
     tried = (_R.attempts > 0).label("tried")
     query = select(_R.level, due, tried, func.count().label("count"), state).group_by(_R.level, due, tried).order_by(_R.level)
+    if running:
+        query = query.where(tuple_(_R.message_id, _R.number).not_in(running))
     return list(connection.execute(query))

@@ -17,14 +17,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
+from smtpplus.queue import under_way
 from smtpplus.queue.rates import OverRate, Saved
+from smtpplus.queue.under_way import NAME, RunningTransfer
 from smtpplus.storage import schema
 from smtpplus.storage.database import Database
 
 EVERY = 1.0  # seconds between two looks
 SHOWN = 100  # destinations and transfers named in one row
 COUNTED = 10  # looks after which what has gone under quotas is written
-NAME = "queue"
+alive = under_way.alive
 
 
 class Counts(Protocol):
@@ -88,6 +90,7 @@ class Standing(msgspec.Struct, frozen=True):
     over_rate: tuple[OverRate, ...] = ()
     slots: Slots | None = None
     crowded: tuple[Crowded, ...] = ()  # those for which most waits
+    transfers: tuple[RunningTransfer, ...] | None = None  # under way, those that run longest; None if they are not said
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -181,16 +184,3 @@ def read(connection: Connection) -> tuple[Row, float] | None:
     s = schema.status.c
     found = connection.execute(select(s.value, s.at).where(s.name == NAME)).one_or_none()
     return None if found is None else (msgspec.json.decode(found.value, type=Row), found.at)
-
-
-def alive(process: int) -> bool:
-    """Whether a process of this machine with that id runs."""
-    if not process:
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

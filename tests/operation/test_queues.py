@@ -19,7 +19,8 @@ from smtpplus.operation.cli import main
 from smtpplus.queue import rows
 from smtpplus.queue.entry import EnvelopeIds
 from smtpplus.queue.rates import OverRate
-from smtpplus.queue.standing import Crowded, Row, Slots, Standing
+from smtpplus.queue.standing import Crowded, Row, Slots, Standing, StoppedTransfer
+from smtpplus.queue.under_way import RunningTransfer
 from smtpplus.storage import schema, writes
 from smtpplus.storage.engine import create_engine, migrate
 
@@ -120,6 +121,51 @@ def test_states(engine: Engine, queue: Queue) -> None:
     for state, number in numbers.items():
         assert [each["id"] for each in queue("queue", "list", "--state", state, "--json")["recipients"]] == [queue_id(number)]
     assert "held, rule 1 (spam?)" in queue("queue", "list")
+
+
+def stated(engine: Engine, standing: Standing) -> None:
+    """Let a daemon that runs have said so."""
+    with engine.begin() as connection:
+        connection.execute(
+            insert(schema.status).values(name="queue", value=msgspec.json.encode(Row(os.getpid(), standing)).decode(), at=1.0)
+        )
+
+
+def test_what_is_under_way_is_not_taken_for_waiting(engine: Engine, queue: Queue) -> None:
+    """A31, D3: a transfer that outlasts its retry step, or was let go by hand, is under way as the daemon says, held or not: it is listed,
+    counted and explained as such, and what is done to mail that waits does not touch it. What the daemon does not name waits."""
+    long, waits, part = put(engine), put(engine), put(engine, "b@example.net", "c@example.net")
+    change(engine, long, attempts=1, due=time.time() - 5)
+    change(engine, part, attempts=2, due=0.0, reply="451 later")
+    names = [queue_id(number) for number in (long, waits, part)]
+    transfers = (RunningTransfer(names[0], "example.net"), RunningTransfer(names[2], "example.net", (1,)))
+    rule = (StoppedTransfer(names[0], "example.net", 3, "rule 1"),)
+    stated(engine, Standing(1, 0, 2, stopped=rule, transfers=transfers))
+    queue("queue", "pause", "--id", names[0])
+
+    def listed(state: str) -> list[tuple[str, int]]:
+        return [(each["id"], each["number"]) for each in queue("queue", "list", "--state", state, "--json")["recipients"]]
+
+    assert listed("trying") == [(names[0], 0), (names[2], 1)]
+    assert listed("waiting") == [(names[1], 0), (names[2], 0)]
+    assert listed("held") == []
+    level = queue("status", "--json")["levels"][2]
+    assert (level["waiting"], level["deferred"]) == (2, 2)
+    assert "Waiting for their time: 0." in queue("status")
+    assert [each["gate"] for each in queue("explain", names[0], "--json")["waiting"]] == ["stopped"]
+    assert [each["gate"] for each in queue("explain", names[2], "--json")["waiting"]] == ["turn", "under-way"]
+    assert queue("queue", "cancel", "--user", "app", "--state", "waiting", "--json") == {"recipients": 2}
+    assert count(engine) == (2, 2, 2)
+
+
+def test_an_attempt_whose_next_time_was_moved_is_not_cut_off(engine: Engine, queue: Queue) -> None:
+    """D3: what the daemon transfers is under way, whenever it is due; what it does not is cut off, if it began before the daemon."""
+    runs, cut = put(engine), put(engine)
+    for number in (runs, cut):
+        change(engine, number, attempts=1, due=time.time() + 10)
+    stated(engine, Standing(0, 0, 1, transfers=(RunningTransfer(queue_id(runs), "example.net"),)))
+    gates = [queue("explain", queue_id(number), "--json")["waiting"][0]["gate"] for number in (runs, cut)]
+    assert gates == ["under-way", "retry"]
 
 
 def test_pages(engine: Engine, queue: Queue) -> None:

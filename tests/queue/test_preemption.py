@@ -221,3 +221,14 @@ def test_a_demand_may_be_shorter_and_may_begin_anew() -> None:
     stopped.append(bulk.stopped)
     assert stopped == [False, True, False]
     assert house.clock.getDelayedCalls() == []
+
+
+def test_what_is_under_way_is_said() -> None:
+    """A31: each transfer with its recipients, until it has ended."""
+    house = House()
+    one = entry(1, 3)
+    house.run(one)
+    house.run(entry(2, 3))
+    house.preemption.ended(one)
+    (said,) = house.preemption.transfers()
+    assert (said.id, said.destination, said.numbers) == (entry(2).message.name, entry(2).destination, entry(2).numbers)
