@@ -16,6 +16,7 @@ import msgspec
 from smtpplus.mail.command_line import quoted
 
 if TYPE_CHECKING:
+    from smtpplus.queue.rates import OverRate
     from smtpplus.queue.selection import Queued
     from smtpplus.queue.standing import Crowded, Slots, Standing
 
@@ -145,11 +146,10 @@ def _ready(queued: Queued, stands: Standing | None, date: Callable[[float], str]
             text = f"{each.destination} did not answer {each.failures} time(s) in a row and is left alone until {date(each.until)}"
             retry = f"smtpplus queue retry --id {queued.name}"
             return Gate(queued.address, "backing-off", text, f"it is tried at {date(each.until)}", each.until, retry)
-    for wait in stands.over_rate:
-        if wait.name == {"user": queued.user, "list": queued.list, "destination": queued.destination}[wait.kind] and not queued.attempts:
-            limit = f"limit of {wait.limit}" if wait.limit else "rate or quota"
-            text = f"the {limit} of {wait.kind} {wait.name} is used up until {date(wait.until)}"
-            return Gate(queued.address, "rate", text, "it goes then by itself", wait.until, _MORE[wait.kind].format(quoted(wait.name)))
+    wait = over_rate(queued, stands)
+    if wait is not None:
+        change = _MORE[wait.kind].format(quoted(wait.name))
+        return Gate(queued.address, "rate", used_up(wait, date), "it goes then by itself", wait.until, change)
     if stands.preempting is not None and max(1, queued.level - around.gained) > stands.preempting:
         return _preempted(queued, stands.preempting, around)
     full = _full(queued, stands) if stands.slots is not None else None
@@ -159,6 +159,20 @@ def _ready(queued: Queued, stands: Standing | None, date: Callable[[float], str]
     if stands.destinations_backing_off > len(stands.backing_off):
         text += f", and {stands.destinations_backing_off} destinations are left alone, as they did not answer"
     return Gate(queued.address, "turn", text, "it goes when those before it are on their way", None, "smtpplus status")
+
+
+def over_rate(queued: Queued, stands: Standing) -> OverRate | None:
+    """The limit that a recipient meets which is used up."""
+    if queued.attempts:
+        return None
+    names = {"user": queued.user, "list": queued.list, "destination": queued.destination}
+    return next((wait for wait in stands.over_rate if wait.name == names[wait.kind]), None)
+
+
+def used_up(wait: OverRate, date: Callable[[float], str]) -> str:
+    """What `over_rate` found, in words."""
+    limit = f"limit of {wait.limit}" if wait.limit else "rate or quota"
+    return f"the {limit} of {wait.kind} {wait.name} is used up until {date(wait.until)}"
 
 
 def _preempted(queued: Queued, level: int, around: Around) -> Gate:

@@ -7,6 +7,7 @@ as it took, so that the mail keeps flowing however many are meant. A daemon that
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from smtpplus.queue.selection import Queued, Selection
+    from smtpplus.queue.standing import Standing
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 _reason = click.option("--reason", metavar="TEXT", default="", help="Why; kept with it.")
@@ -160,7 +162,11 @@ def retry(operation: Operation, /, *, all_: bool, state: Any, reason: str, as_js
     """Try now what waits for its next attempt or its schedule, also at destinations that are left alone for a while."""
     chosen = explicit(texts, all_=all_, state=state)
     lost = _absent(operation, texts, chosen)
-    _told(_move(operation, chosen, 0.0, reason), "due now", as_json, lost)
+    stays: Counter[str] = Counter()
+    count = _move(operation, chosen, 0.0, reason, stays)
+    for why, held in stays.items():
+        click.echo(f"Note: {held} of {count} will not go now: {why}.", err=True)
+    _told(count, "due now", as_json, lost)
 
 
 @queue.command()
@@ -200,16 +206,34 @@ def _told(count: int, what: str, as_json: bool, lost: list[str]) -> None:
         raise Refused(absent.gone(lost))
 
 
-def _move(operation: Operation, chosen: Selection, due: float, reason: str) -> int:
-    from smtpplus.queue import actions
+def _move(operation: Operation, chosen: Selection, due: float, reason: str, stays: Counter[str] | None = None) -> int:
+    """Let recipients be due then, and count in `stays` why some of them do not go although they are."""
+    from smtpplus.queue import actions, standing
 
+    with operation.transaction(reading=True) as connection:
+        row = standing.read(connection)
+    stands = row[0].standing if row is not None and standing.alive(row[0].process) else None
     who = operator()
-    return _act(
-        operation,
-        chosen,
-        "Changing",
-        lambda connection, some: actions.move(connection, some, due, who=who, reason=reason, now=time.time()),
-    )
+
+    def act(connection: Connection, some: list[Queued]) -> int:
+        if stays is not None:
+            stays.update(filter(None, (_stays(each, stands) for each in some)))
+        return actions.move(connection, some, due, who=who, reason=reason, now=time.time())
+
+    return _act(operation, chosen, "Changing", act)
+
+
+def _stays(queued: Queued, stands: Standing | None) -> str:
+    """Why a recipient does not go although it is due; "" if it does, as far as is known."""
+    from smtpplus.operation import gates
+
+    if queued.state == "trying":
+        return ""
+    rule = queued.rule
+    if rule is not None:
+        return f"held by {rule.name}; smtpplus queue release --rule {rule.id} lets it go"
+    wait = gates.over_rate(queued, stands) if stands is not None else None
+    return gates.used_up(wait, date) if wait is not None else ""
 
 
 def _act(operation: Operation, chosen: Selection, what: str, act: Callable[[Connection, list[Queued]], int]) -> int:

@@ -299,6 +299,22 @@ def test_reschedule(engine: Engine, queue: Queue) -> None:
     assert queue("queue", "list", "--json")["recipients"][0]["state"] == "waiting"
 
 
+def test_what_does_not_go_is_told(engine: Engine, queue: Queue) -> None:
+    """D3: of what is to be tried now it is said how much is held by which rule, and how much is over which limit."""
+    for user in ("held", "held", "fast", "app"):
+        put(engine, user=user)
+    change(engine, put(engine, user="fast"), attempts=1, due=time.time() + 1000, reply="451 later")  # limits are for first attempts
+    row = Row(os.getpid(), Standing(5, 0, 0, over_rate=(OverRate("user", "fast", time.time() + 60, "100/h"),)))
+    with engine.begin() as connection:
+        connection.execute(insert(schema.status).values(name="queue", value=msgspec.json.encode(row).decode(), at=1.0))
+    assert "Note" not in queue("queue", "retry", "--user", "app")
+    queue("queue", "hold", "--user", "held", "--reason", "spam?")
+    told = queue("queue", "retry", "--all")
+    assert "Note: 2 of 5 will not go now: held by rule 1 (spam?); smtpplus queue release --rule 1 lets it go." in told
+    assert "Note: 1 of 5 will not go now: the limit of 100/h of user fast is used up until " in told
+    assert "5 recipients due now." in told
+
+
 def test_wrong_usage(queue: Queue) -> None:
     """What is not meant clearly changes nothing: status 2 and a sentence."""
     for arguments, sentence in (
