@@ -18,6 +18,7 @@ from smtpplus.mail.reasons import PEER_DEFERRED, PEER_REFUSED, REASONS
 from smtpplus.observation.record import Life
 
 _SAID_BY_PEER = frozenset((PEER_DEFERRED.code, PEER_REFUSED.code))  # the only reasons whose replies are the peer's own
+_ENDED = "its attempt has ended"  # see queue.preemption
 _CODES = re.compile(r"(\d{3} \d\.\d{1,3}\.\d{1,3}) (.+)", re.DOTALL)
 
 
@@ -63,7 +64,8 @@ def _paused(event: events.Paused, _: Callable[[float], str]) -> str:
 
 
 def _resumed(event: events.Resumed, _: Callable[[float], str]) -> str:
-    return f"went on after {event.stopped:.1f} s: {event.why}"
+    went = "was stopped for" if event.why == _ENDED else "went on after"
+    return f"{went} {event.stopped:.1f} s: {event.why}"
 
 
 def _delivered(event: events.Delivered, _: Callable[[float], str]) -> str:

@@ -11,7 +11,9 @@ a lower level starts, and running transfers of a lower level stop writing. When 
   urgent mail stops others at most half of it, whoever sends how much of it, to however slow a next hop.
 
 Whoever waits for a retry, or for a destination that is closed, is no demand; the scheduler withdraws it. Nothing is stopped after its
-final dot: the transfer says so itself. A rule that stops what runs (queue.rules) does it by the same account and the same bound.
+final dot: the transfer says so itself. A rule that stops what runs (queue.rules) does it by the same account and the same bound. Where
+what stops a transfer is over and something else stops it on, its account is closed and a new one begun under that name, and the
+transfer notices nothing; from one urgent message to the next this is done once in HANDOVER seconds, however fast they pass.
 """
 
 from __future__ import annotations
@@ -32,22 +34,24 @@ URGENT_MAIL_SENT = "urgent mail is sent"
 RULE_ENDED = "the rule has ended"
 MAX_PAUSE_REACHED = "max_pause reached"
 SLOT_WANTED = "urgent mail waits for its slot"
+TRANSFER_ENDED = "its attempt has ended"
 LOWEST = 6  # below every level: nothing is held back
 BACK = 0.5  # of the whole credit must be back before urgent mail stops others again
+HANDOVER = 1.0  # seconds
 INSTANT = 1e-6  # seconds; sums of floats that differ by less are equal
 
 
 class Running:
     """A transfer under way and the account of its stops. Times are the clock's seconds."""
 
-    __slots__ = ("by_rule", "cause", "entry", "pressed", "rule", "stopped_at", "stopped_for", "transfer")
+    __slots__ = ("by", "cause", "entry", "pressed", "rule", "stopped_at", "stopped_for", "transfer")
 
     def __init__(self, entry: Entry, transfer: Transfer) -> None:
         self.entry = entry
         self.transfer = transfer
         self.rule = ""  # name of the rule that stops it
         self.cause = ""  # of its present or last stop
-        self.by_rule = False  # whether a rule began its present stop
+        self.by: Entry | None = None  # the demand that is its cause; None: a rule is
         self.pressed = False  # urgent mail waits for its slot: only a rule stops it
         self.stopped_at: float | None = None
         self.stopped_for = 0.0
@@ -64,6 +68,7 @@ class Preemption:
         # For each preempting level its demands, oldest first, with the time until which each stops others.
         self._demands: dict[int, dict[Entry, float]] = {level: {} for level in sorted(levels)}
         self._running: dict[Entry, Running] = {}
+        self._named: set[Entry] = set()  # demands that are the cause of a stop
         self._timer: IDelayedCall | None = None
         self._rule: Callable[[Entry], str] | None = None
         self._ended = False
@@ -95,8 +100,12 @@ class Preemption:
     def withdraw(self, entry: Entry) -> None:
         """`entry` was attempted, or cannot be now."""
         demands = self._demands.get(entry.level)
-        if demands is not None and demands.pop(entry, None) is not None and not demands:
+        if demands is None or demands.pop(entry, None) is None:
+            return
+        if not demands:
             self._settle()
+        elif entry in self._named and self._timer is not None and self._timer.getTime() > self._clock.seconds() + HANDOVER:
+            self._timer.reset(HANDOVER)  # the next one is named
 
     def preempts(self, level: int) -> bool:
         """Whether entries of that level stop others."""
@@ -121,7 +130,9 @@ class Preemption:
 
     def ended(self, entry: Entry) -> None:
         """The transfer for `entry` is over."""
-        self._running.pop(entry, None)
+        running = self._running.pop(entry, None)
+        if running is not None and running.stopped_at is not None:
+            self._close(running, TRANSFER_ENDED)
 
     def relieve(self, starves: Callable[[str, int, int], bool], taken: int) -> None:
         """Nothing more can start. Where urgent mail waits for a slot, and all who have one are stopped, one of them goes on to its end.
@@ -201,16 +212,22 @@ class Preemption:
                     bounds.append(until)
                     break
                 del demands[oldest]
+        self._named.clear()
         for running in list(self._running.values()):
             held = bool(running.rule) or (running.entry.level > self.ceiling and not running.pressed)
             if running.stopped_at is not None and running.stopped_for + now - running.stopped_at >= self._max_pause - INSTANT:
                 self._go(running, MAX_PAUSE_REACHED)
             elif running.stopped_at is not None and not held:
-                self._go(running, URGENT_MAIL_SENT if not running.by_rule else RULE_ENDED)
+                self._go(running, self._over(running))
+            elif running.stopped_at is not None and not self._lasts(running):
+                self._close(running, self._over(running))
+                self._open(running)
             elif running.stopped_at is None and held:
                 self._stop(running)
             if running.stopped_at is not None:
                 bounds.append(running.stopped_at + self._max_pause - running.stopped_for)
+                if running.by is not None:
+                    self._named.add(running.by)
         if self._timer is not None:
             self._timer.cancel()
         due = min(bounds) if self.ceiling < LOWEST or len(bounds) > 1 else math.inf
@@ -233,17 +250,31 @@ class Preemption:
         self._settle()
 
     def _stop(self, running: Running) -> None:
-        if running.stopped_for >= self._max_pause or not running.transfer.stop():
-            return
+        if running.stopped_for < self._max_pause and running.transfer.stop():
+            self._open(running)
+
+    def _lasts(self, running: Running) -> bool:
+        """Whether what stops it is there still."""
+        return running.by in self._demands[running.by.level] if running.by is not None else running.rule == running.cause
+
+    def _over(self, running: Running) -> str:
+        return URGENT_MAIL_SENT if running.by is not None else RULE_ENDED
+
+    def _open(self, running: Running) -> None:
+        """Begin the account of a stop."""
         running.stopped_at = self._clock.seconds()
-        running.by_rule = bool(running.rule)
-        running.cause = running.rule or next(entry for demands in self._demands.values() for entry in demands).message.name
+        running.by = None if running.rule else next(entry for demands in self._demands.values() for entry in demands)
+        running.cause = running.rule if running.by is None else running.by.message.name
         self._events.state(Paused(self._now(), running.entry.message.name, running.entry.destination, running.cause))
 
     def _go(self, running: Running, why: str) -> None:
+        self._close(running, why)
+        running.transfer.go()
+
+    def _close(self, running: Running, why: str) -> None:
+        """End the account of a stop."""
         assert running.stopped_at is not None
         stopped = self._clock.seconds() - running.stopped_at
         running.stopped_at = None
         running.stopped_for = self._max_pause if why == MAX_PAUSE_REACHED else min(self._max_pause, running.stopped_for + stopped)
-        running.transfer.go()
         self._events.state(Resumed(self._now(), running.entry.message.name, running.entry.destination, stopped, why))

@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from smtpplus.events import Event, Events, Paused, Resumed
 from smtpplus.mail.disposition import Request
 from smtpplus.queue.entry import Entry
-from smtpplus.queue.preemption import LOWEST, MAX_PAUSE_REACHED, SLOT_WANTED, URGENT_MAIL_SENT, Preemption
+from smtpplus.queue.preemption import LOWEST, MAX_PAUSE_REACHED, RULE_ENDED, SLOT_WANTED, TRANSFER_ENDED, URGENT_MAIL_SENT, Preemption
 from tests.queue.fixtures import Held, entry
 
 
@@ -232,3 +232,72 @@ def test_what_is_under_way_is_said() -> None:
     house.preemption.ended(one)
     (said,) = house.preemption.transfers()
     assert (said.id, said.destination, said.numbers) == (entry(2).message.name, entry(2).destination, entry(2).numbers)
+
+
+def accounts(house: House) -> list[tuple[str, float | str]]:
+    """The stops as they were stated: the cause of each, and its seconds."""
+    told: list[tuple[str, float | str]] = []
+    for event in house.events:
+        if isinstance(event, Paused):
+            told.append(("by", event.cause))
+        elif isinstance(event, Resumed):
+            told.append((event.why, event.stopped))
+    return told
+
+
+def test_each_cause_has_its_own_account() -> None:
+    """D1, D3: who is stopped on by something else is told so, and each cause has its own seconds; together they last max_pause at most."""
+    house = House()
+    bulk, urgent = house.run(entry(1, 3)), entry(2, 1)
+    house.preemption.demand(urgent)
+    house.clock.advance(2)
+    house.preemption.obey(lambda each: "rule 1" if each.level == 3 else "")
+    house.clock.advance(2)
+    house.preemption.withdraw(urgent)
+    assert house.preemption.stopped()[0].cause == "rule 1"
+    house.clock.advance(3)
+    other = entry(3, 1)
+    house.preemption.demand(other)
+    house.preemption.obey(None)
+    assert house.preemption.stopped()[0].cause == other.message.name
+    assert bulk.stops == 1
+    stopped = []
+    for seconds in (22.9, 0.2):
+        house.clock.advance(seconds)
+        stopped.append(bulk.stopped)
+    assert stopped == [True, False]
+    assert [(what, round(value, 1) if isinstance(value, float) else value) for what, value in accounts(house)] == [
+        ("by", urgent.message.name),
+        (URGENT_MAIL_SENT, 4.0),
+        ("by", "rule 1"),
+        (RULE_ENDED, 3.0),
+        ("by", other.message.name),
+        (MAX_PAUSE_REACHED, 23.1),
+    ]
+
+
+def test_urgent_messages_hand_over_once_a_second() -> None:
+    """D3: of urgent messages that pass one after the other the one that is there a second later is named, and no other."""
+    house = House()
+    house.run(entry(1, 3))
+    urgent = [entry(number, 1) for number in range(2, 8)]
+    for each in urgent:
+        house.preemption.demand(each)
+    for each in urgent[:4]:
+        house.clock.advance(0.1)
+        house.preemption.withdraw(each)
+    assert house.preemption.stopped()[0].cause == urgent[0].message.name
+    house.clock.advance(1.0)
+    assert house.preemption.stopped()[0].cause == urgent[4].message.name
+    assert len(house.events) == 3
+
+
+def test_a_stop_ends_with_its_attempt() -> None:
+    """D3: a transfer that ends while it is stopped is stopped no more, and says for how long it was."""
+    house = House()
+    one = entry(1, 3)
+    house.run(one)
+    house.preemption.demand(entry(2, 1))
+    house.clock.advance(2)
+    house.preemption.ended(one)
+    assert accounts(house)[1:] == [(TRANSFER_ENDED, 2.0)]
