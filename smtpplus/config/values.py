@@ -29,6 +29,7 @@ _PORTS = re.compile(r"(\d{1,9})(?:\s*-\s*(\d{1,9}))?", re.ASCII)
 _URL = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*", re.ASCII)
 PLACEHOLDERS = ("{recipient}", "{user}", "{domain}")  # in the path of a maildir, delivery.maildir
 HIGHEST_PORT = 65_535
+LONGEST_HOLD = 999_999_999  # seconds: nine digits (RFC 4865 §4)
 
 
 class PortRange(msgspec.Struct, frozen=True, order=True):
@@ -99,8 +100,8 @@ def pause(text: str) -> float:
 def hold_time(text: str) -> float:
     """A `duration` that an SMTP client can ask for: RFC 4865 §4 gives it nine digits of seconds."""
     seconds = duration(text)
-    if seconds >= 1_000_000_000:
-        raise ValueError(f'"{text}" is too long; at most 999,999,999 seconds can be asked for')
+    if seconds > LONGEST_HOLD:
+        raise ValueError(f'"{text}" is too long; at most {LONGEST_HOLD:,} seconds can be asked for')
     return seconds
 
 

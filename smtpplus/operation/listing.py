@@ -33,21 +33,26 @@ def parse_key(text: str) -> Key:
 
 
 def parse_span(text: str) -> float:
-    """Seconds; wrong usage if they cannot be read."""
-    from smtpplus.config.values import duration
+    """Seconds; wrong usage if they cannot be read, or are more than mail may wait."""
+    from smtpplus.config.values import hold_time
 
     try:
-        return duration(text)
+        return hold_time(text)
     except ValueError as error:
         raise click.UsageError(f"{error}.") from None
 
 
 def parse_moment(text: str) -> float:
-    """Seconds since the epoch of a local time, or of one with its zone; wrong usage if it cannot be read."""
+    """Seconds since the epoch of a local time, or of one with its zone; wrong usage if it cannot be read, or is too far off."""
+    from smtpplus.config.values import LONGEST_HOLD
+
     try:
-        return datetime.fromisoformat(text.strip()).timestamp()
+        at = datetime.fromisoformat(text.strip()).timestamp()
     except (ValueError, OverflowError, OSError):
         raise click.UsageError(f'"{text}" is no time; write it as "2026-12-24 08:00" or "2026-12-24T08:00:00+01:00".') from None
+    if at > time.time() + LONGEST_HOLD:
+        raise click.UsageError(f'"{text}" is too far off; mail waits for {LONGEST_HOLD:,} seconds (31 years) at most.')
+    return at
 
 
 def meant(rule: Rule) -> str:

@@ -333,6 +333,8 @@ def test_wrong_usage(queue: Queue) -> None:
         (("reschedule", "--all"), "Say when"),
         (("reschedule", "--all", "--at", "tomorrow"), "is no time"),
         (("reschedule", "--all", "--at", "2033-05-18", "--in", "2h"), "not by both"),
+        (("reschedule", "--all", "--in", "9999999d"), "at most 999,999,999 seconds"),
+        (("reschedule", "--all", "--at", "9999-12-31"), "999,999,999 seconds (31 years) at most"),
         (("reschedule", "--all", "--at", "2020-05-18"), "is over; smtpplus queue retry"),
     ):
         output = queue("queue", *arguments, status=2)
