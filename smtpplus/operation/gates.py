@@ -8,7 +8,7 @@ slots of the house, the turn. Pure; the queue's own view says the state, the dae
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,6 +17,7 @@ from smtpplus.mail.command_line import quoted
 
 if TYPE_CHECKING:
     from smtpplus.queue.rates import OverRate
+    from smtpplus.queue.rules import Rule
     from smtpplus.queue.selection import Queued
     from smtpplus.queue.standing import Crowded, Slots, Standing
 
@@ -71,13 +72,10 @@ def gate(queued: Queued, stands: Standing | None, date: Callable[[float], str], 
 
 def _gate(queued: Queued, stands: Standing | None, date: Callable[[float], str], around: Around) -> Gate:
     if queued.state == "held" and queued.rule is not None:
-        rule = queued.rule
-        goes = f"it goes at {date(rule.expires_at)}, when the rule ends" if rule.expires_at else "it goes when the rule is lifted"
-        made = f"made by {rule.who} on {date(rule.created_at)}" if rule.who else f"made on {date(rule.created_at)}"
-        lift = f"smtpplus queue release --rule {rule.id}"
-        return Gate(queued.address, "rule", f"held by {rule.name}, {made}", goes, rule.expires_at or None, lift)
-    then = f", and is then held by {queued.rule.name}" if queued.rule is not None else ""
-    first = f"smtpplus queue release --rule {queued.rule.id}, then " if queued.rule is not None else ""
+        return _held(queued, date)
+    lasting = [rule for rule in _rules(queued) if not rule.expires_at or rule.expires_at >= queued.due]
+    then = f", and is then held by {_all(rule.name for rule in lasting)}" if lasting else ""
+    first = f"{_release(lasting)}, then " if lasting else ""
     if queued.state == "scheduled":
         change = f"{first}smtpplus queue reschedule --id {queued.name} --at TIME"
         return Gate(queued.address, "scheduled", f"scheduled for {date(queued.due)}", f"it goes then{then}", queued.due, change)
@@ -100,6 +98,40 @@ def _gate(queued: Queued, stands: Standing | None, date: Callable[[float], str],
     return _ready(queued, stands, date, around)
 
 
+def _rules(queued: Queued) -> Sequence[Rule]:
+    return queued.rules or ((queued.rule,) if queued.rule is not None else ())
+
+
+def _release(rules: Iterable[Rule]) -> str:
+    return "smtpplus queue release " + " ".join(f"--rule {rule.id}" for rule in rules)
+
+
+def _all(names: Iterable[str]) -> str:
+    """Names as people say them."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _held(queued: Queued, date: Callable[[float], str]) -> Gate:
+    """By which rules: it goes when the last of them has ended."""
+    rules = _rules(queued)
+    made = _all(
+        f"{rule.name}, made by {rule.who} on {date(rule.created_at)}" if rule.who else f"{rule.name}, made on {date(rule.created_at)}"
+        for rule in rules
+    )
+    endless = [rule for rule in rules if not rule.expires_at]
+    until = None if endless else max(rule.expires_at for rule in rules)
+    if until is not None:
+        goes = f"it goes at {date(until)}, when {'the rule ends' if len(rules) == 1 else 'the last of these rules ends'}"
+    elif len(rules) == 1:
+        goes = "it goes when the rule is lifted"
+    else:
+        goes = f"it goes when {_all(f'rule {rule.id}' for rule in endless)} {'is' if len(endless) == 1 else 'are'} lifted"
+        last = max(rule.expires_at for rule in rules)
+        goes += f", and the others have ended, by {date(last)} at the latest" if last else ""
+    return Gate(queued.address, "rule", f"held by {made}", goes, until, _release(rules))
+
+
 def _trying(queued: Queued, stands: Standing | None, date: Callable[[float], str], around: Around) -> Gate:
     pause = f"smtpplus queue pause --id {queued.name}"
     if stands is None:
@@ -112,21 +144,27 @@ def _trying(queued: Queued, stands: Standing | None, date: Callable[[float], str
             return _stopped(queued, each.cause, around.stopped_until.get(each.destination), date)
     text = f"attempt {queued.attempts} is under way at {queued.destination}"
     following = "the answer of the next hop decides"
-    rule = queued.rule
-    if rule is None:
+    rules = _rules(queued)
+    if not rules:
         return Gate(queued.address, "under-way", text, following, None, pause)
+    rule = next((rule for rule in rules if rule.running == "stop"), rules[0])
     if rule.running == "stop":
         text += f"; {rule.name} does not stop it: its end is sent, or it was stopped for [priority] max_pause, or the rule is a second old"
     else:
         text += f"; {rule.name} lets it finish"
-    change = f"smtpplus queue release --rule {rule.id}"
-    return Gate(queued.address, "under-way", text, f"{following}; what is to be tried again is held by that rule", None, change)
+    held = "that rule" if len(rules) == 1 else _all(f"rule {rule.id}" for rule in rules)
+    return Gate(queued.address, "under-way", text, f"{following}; what is to be tried again is held by {held}", None, _release(rules))
 
 
 def _stopped(queued: Queued, cause: str, until: float | None, date: Callable[[float], str]) -> Gate:
     by_rule = re.match(r"rule (\d+)", cause)
     by, over = (cause, "the rule ends") if by_rule else (f"urgent message {cause}", "that is sent")
+    stopping = [rule for rule in _rules(queued) if rule.running == "stop"]
+    if len(stopping) > 1 or (stopping and not by_rule):
+        over += f", and {_all(f'rule {rule.id}' for rule in stopping)} no more stop{'s' if len(stopping) == 1 else ''} it"
     change = f"smtpplus queue release --rule {by_rule[1]}" if by_rule else f"smtpplus queue pause --id {quoted(cause)}"
+    if stopping:
+        change = _release(stopping) if by_rule else f"{change}, and {_release(stopping)}"
     latest = f"at {date(until)} at the latest" if until is not None else "after max_pause at the latest"
     return Gate(
         queued.address,

@@ -84,6 +84,7 @@ def queued_json(found: Queued) -> dict[str, Any]:
         "destination": found.destination,
         "state": found.state,
         "rule": found.rule.id if found.rule is not None else None,
+        "rules": [rule.id for rule in found.rules],
         "level": found.level,
         "user": found.user,
         "list": found.list,
@@ -117,7 +118,8 @@ def print_queued(found: Iterable[Queued]) -> None:
     now = time.time()
     table = Table("ID", "State", "Level", "User", "Recipient", "Waits", "Attempts", "Next", "Last reply")
     for each in found:
-        state = each.state if each.rule is None else f"{each.state}, {each.rule.name}"
+        more = f" and {len(each.rules) - 1} more" if len(each.rules) > 1 else ""
+        state = each.state if each.rule is None else f"{each.state}, {each.rule.name}{more}"
         following = date(each.due) if each.due > now else "now"
         waits = span(now - each.received_at)
         cells = (each.name, state, str(each.level), each.user, each.address, waits, str(each.attempts), following, each.reply)

@@ -103,6 +103,12 @@ class Rules:
                 return rule
         return None
 
+    def all(self, facts: Facts) -> list[Rule]:
+        """Every rule in force that these recipients meet, in the order of KINDS: for people, as it looks at each rule."""
+        keys = {key: place for place, key in enumerate(_keys(facts, [kind for kind in KINDS if kind in self._kinds]))}
+        found = [rule for rule in self.by_id.values() if (rule.kind, rule.value) in keys]
+        return sorted(found, key=lambda rule: keys[rule.kind, rule.value])
+
     def stops(self, facts: Facts) -> Rule | None:
         """The first rule that stops a running transfer to these recipients."""
         for key in _keys(facts, [kind for kind in KINDS if kind in self._kinds]):

@@ -82,7 +82,8 @@ class Queued(msgspec.Struct, frozen=True):
     reply: str
     destination: str
     state: State
-    rule: Rule | None  # that holds it, or will when it is due
+    rule: Rule | None  # that holds it, or will when it is due; the first if there are several
+    rules: tuple[Rule, ...] = ()  # all of them
 
     @property
     def key(self) -> Key:
@@ -146,9 +147,12 @@ class QueueView:
     def _queued(self, row: Any) -> Queued:
         domain = domain_of(row.address)
         destination = self._destination(domain)
-        rule = None
+        rule: Rule | None = None
+        rules: tuple[Rule, ...] = ()
         if self._rules:
-            rule = self._rules.find(Facts(row.message_id, row.user, row.list, row.sender_domain, row.level, destination, (domain,)))
+            facts = Facts(row.message_id, row.user, row.list, row.sender_domain, row.level, destination, (domain,))
+            rule = self._rules.find(facts)
+            rules = tuple(self._rules.all(facts)) if rule is not None else ()
         return Queued(
             row.message_id,
             row.number,
@@ -163,6 +167,7 @@ class QueueView:
             destination,
             self._state(row, destination, rule),
             rule,
+            rules,
         )
 
     def _state(self, row: Any, destination: str, rule: Rule | None) -> State:

@@ -6,6 +6,7 @@ import os
 import time
 from typing import Any
 
+import msgspec
 import pytest
 
 from smtpplus import events
@@ -175,6 +176,21 @@ def test_no_rule_is_recommended_twice() -> None:
         assert (found.gate, found.command) == ("under-way", "smtpplus queue release --rule 7")
         assert said in found.text
         assert "held by that rule" in found.following
+
+
+def test_all_rules_are_named() -> None:
+    """D3: mail that several rules hold goes when the last of them has ended: all are named, and lifted by the command."""
+    short, long, endless = Rule(1, "everything", "", expires_at=90.0), Rule(2, "user", "app", expires_at=99.0), Rule(3, "list", "default")
+    for rules, following, at in (
+        ((short, long), "it goes at 99.0, when the last of these rules ends", 99.0),
+        ((short, endless), "it goes when rule 3 is lifted, and the others have ended, by 90.0 at the latest", None),
+    ):
+        waits = msgspec.structs.replace(queued(state="held", rule=short), rules=rules)
+        found = gate(waits, IDLE, str)
+        assert (found.following, found.at) == (following, at)
+        assert all(rule.name in found.text and f"--rule {rule.id}" in found.command for rule in rules)
+    later = msgspec.structs.replace(queued(state="scheduled", due=95.0, rule=short), rules=(short, long))
+    assert gate(later, IDLE, str).following == "it goes then, and is then held by rule 2"
 
 
 def test_first_wait() -> None:

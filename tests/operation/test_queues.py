@@ -168,6 +168,23 @@ def test_an_attempt_whose_next_time_was_moved_is_not_cut_off(engine: Engine, que
     assert gates == ["under-way", "retry"]
 
 
+def test_several_rules_hold_one_message(engine: Engine, queue: Queue) -> None:
+    """A31, D3: what several rules hold names them all, for people and for programs."""
+    name = queue_id(put(engine))
+    queue("queue", "hold", "--user", "app")
+    queue("queue", "hold", "--destination", "example.net", "--for", "100d")
+    queue("queue", "hold", "--level", "5")
+    queue("queue", "pause", "--all", "--for", "15s")
+    queue("queue", "pause", "--user", "app")
+    (listed,) = queue("queue", "list", "--json")["recipients"]
+    assert (listed["rule"], listed["rules"]) == (4, [4, 2, 1, 5])
+    assert "held, rule 4 and 3 more" in " ".join(queue("queue", "list").split())
+    (waits,) = queue("explain", name, "--json")["waiting"]
+    assert waits["at"] is None
+    assert "rule 1 and rule 5 are lifted" in waits["next"]
+    assert waits["command"] == "smtpplus queue release --rule 4 --rule 2 --rule 1 --rule 5"
+
+
 def test_pages(engine: Engine, queue: Queue) -> None:
     """A list that is cut says where to go on, and the pages together are the whole."""
     numbers = [put(engine, "a@x.net", "b@x.net") for _ in range(5)]
