@@ -147,8 +147,11 @@ def _message(operation: Operation, connection: Connection, life: Life, now: floa
     """All about one message; `before`: also what went before it."""
     import msgspec
 
+    from smtpplus.mail.envelope import parse_queue_id
     from smtpplus.operation import holds, narration
+    from smtpplus.queue import actions
 
+    life = narration.completed(life, actions.noted(connection, parse_queue_id(life.id), now))
     waiting = _gates(operation, connection, life, now)
     untried = bool(waiting) and not any(each.gate in _TRIED for each in waiting)
     first = narration.first_wait(life, now if untried else None)

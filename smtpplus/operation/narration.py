@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -28,6 +29,12 @@ class Decision(msgspec.Struct, frozen=True):
     at: float
     what: str  # the event's class
     text: str
+
+
+def completed(life: Life, noted: Sequence[Event]) -> Life:
+    """With what was done to a message that the history does not have yet."""
+    fresh = [event for event in noted if event not in life.events]
+    return msgspec.structs.replace(life, events=sorted([*life.events, *fresh], key=attrgetter("at"))) if fresh else life
 
 
 def decisions(life: Life, date: Callable[[float], str]) -> list[Decision]:

@@ -8,16 +8,18 @@ What is under way when it is cancelled is given up before its final dot; after t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
+from smtpplus.events import Cancelled, Rescheduled
+from smtpplus.mail.envelope import queue_id
 from smtpplus.mail.reply import printable
 from smtpplus.queue import rows
 from smtpplus.queue.rulebook import raise_generation
 from smtpplus.queue.selection import Key, Queued
-from smtpplus.storage import schema, writes
-from smtpplus.storage.statement import Row
+from smtpplus.storage import schema, statement, writes
 
 BATCH = 500  # recipients in one transaction
 CANCELLED, MOVED, RETRIED = "cancelled", "moved", "retried"
@@ -39,7 +41,7 @@ def cancel(connection: Connection, some: Sequence[Queued], *, who: str, reason: 
     keys = _there(connection, some)
     if not keys:
         return 0
-    numbers: list[Row] = sorted({(number,) for number, _ in keys})
+    numbers: list[statement.Row] = sorted({(number,) for number, _ in keys})
     writes.DELETE_RECIPIENT.run(connection, [*sorted(keys)])
     writes.REMOVE_CHUNKS_IF_SETTLED.run(connection, numbers)
     writes.REMOVE_IF_SETTLED.run(connection, numbers)
@@ -58,6 +60,18 @@ def move(connection: Connection, some: Sequence[Queued], due: float, *, who: str
         _put_off(connection, sorted({number for number, _ in keys}), due)
     _note(connection, some, keys, Change(MOVED if due else RETRIED, who, reason, now, due))
     return len(keys)
+
+
+def stated(row: Row[Any], now: float) -> Cancelled | Rescheduled:
+    """What a row of schema.changes says, as an event; `now` if it does not say when."""
+    facts = (row.at or now, queue_id(row.message_id), row.address, row.who, row.reason)
+    return Cancelled(*facts) if row.what == CANCELLED else Rescheduled(*facts, row.due)
+
+
+def noted(connection: Connection, number: int, now: float) -> list[Cancelled | Rescheduled]:
+    """What was done to a message and no daemon has taken note of yet."""
+    c = schema.changes.c
+    return [stated(row, now) for row in connection.execute(select(schema.changes).where(c.message_id == number).order_by(c.id))]
 
 
 def _put_off(connection: Connection, numbers: Sequence[int], due: float) -> None:

@@ -18,10 +18,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from smtpplus.events import Cancelled, Events, Rescheduled
-from smtpplus.mail.envelope import queue_id
+from smtpplus.events import Events
 from smtpplus.queue import rulebook
-from smtpplus.queue.actions import CANCELLED, RETRIED
+from smtpplus.queue.actions import CANCELLED, RETRIED, stated
 from smtpplus.queue.rates import Terms
 from smtpplus.queue.rules import Rule, Rules
 from smtpplus.queue.scheduler import Scheduler
@@ -133,8 +132,7 @@ class Watch:
         self._scheduler.changed({row.message_id for row in rows}, cancelled)
         self._scheduler.retry({row.address for row in rows if row.what == RETRIED})
         for row in rows:
-            facts = (row.at or self._now(), queue_id(row.message_id), row.address, row.who, row.reason)
-            self._events.state(Cancelled(*facts) if row.what == CANCELLED else Rescheduled(*facts, row.due))
+            self._events.state(stated(row, self._now()))
 
 
 def _changes(connection: Connection) -> Sequence[Row[Any]]:

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from sqlalchemy import Connection, Engine, func, insert, select
 
 from smtpplus.mail.envelope import CHUNK, Envelope, Recipient, parse_queue_id, queue_id
-from smtpplus.observation import owed
+from smtpplus.observation import owed, story
 from smtpplus.operation.cli import main
-from smtpplus.queue import rows
+from smtpplus.queue import actions, rows
 from smtpplus.queue.entry import EnvelopeIds
 from smtpplus.queue.rates import OverRate
 from smtpplus.queue.standing import Crowded, Row, Slots, Standing, StoppedTransfer
@@ -258,6 +258,21 @@ def test_cancel(engine: Engine, queue: Queue) -> None:
     with engine.connect() as connection:
         notes = connection.execute(select(schema.changes.c.address, schema.changes.c.what, schema.changes.c.reason)).all()
     assert [tuple(note) for note in notes] == [("a@x.net", "cancelled", ""), ("b@y.net", "cancelled", "a mistake")]
+
+
+def test_what_was_done_is_told_before_a_daemon_takes_note(engine: Engine, queue: Queue) -> None:
+    """B6, D3: while no daemon runs, explain tells what was cancelled or put off, by whom and why; and once, if the history has it too."""
+    number = put(engine, "a@x.net", "b@y.net")
+    queue("queue", "cancel", "--destination", "x.net", "--reason", "a mistake")
+    queue("queue", "reschedule", "--all", "--in", "2h")
+    with engine.begin() as connection:
+        steps = story.encode([story.chapter(event) for event in actions.noted(connection, number, 0.0)[:1]])
+        connection.execute(insert(schema.history_steps).values(message_id=number, number=1, story=steps))
+    told = [each["text"] for each in queue("explain", queue_id(number), "--json")["decisions"]]
+    assert len(told) == 2
+    assert told[0].startswith("a@x.net was taken out of the queue by ")
+    assert told[0].endswith(" at the command line: a mistake")
+    assert told[1].startswith("b@y.net was put off until ")
 
 
 def test_a_slip_does_not_look_like_success(engine: Engine, queue: Queue) -> None:
