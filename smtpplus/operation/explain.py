@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from smtpplus.observation.record import Life, Refusal
     from smtpplus.operation.gates import Gate
     from smtpplus.operation.narration import FirstWait
+    from smtpplus.queue.rules import Rules
     from smtpplus.queue.selection import Queued
     from smtpplus.queue.standing import Standing
 
@@ -199,12 +200,12 @@ def _gates(operation: Operation, connection: Connection, life: Life, now: float)
     from smtpplus.operation.narration import stopped_until, under_way
     from smtpplus.queue import rulebook
     from smtpplus.queue import under_way as running
-    from smtpplus.queue.ready import GAIN
     from smtpplus.queue.rules import Rules
     from smtpplus.queue.selection import QueueView, Selection
 
     said = running.read(connection)
-    view = QueueView(connection, Rules(rulebook.in_force(connection, now), now), operation.router.destination, now, said)
+    rules = Rules(rulebook.load(connection, since=now - operation.configuration.queue.lifetime), now)
+    view = QueueView(connection, rules, operation.router.destination, now, said)
     waiting = list(view.select(Selection(ids=(parse_queue_id(life.id),))))
     stands, since = _standing(connection) if waiting else (None, 0.0)
     urgent = () if stands is None or stands.preempting is None else _urgent(connection, stands.preempting, now)
@@ -215,8 +216,7 @@ def _gates(operation: Operation, connection: Connection, life: Life, now: float)
         for each in waiting
         if each.attempts and not said.has(each.id, each.number, each.destination) and not since <= begun[each.address] <= now + _CLOSE
     }
-    aging = operation.configuration.priority.aging
-    gained = min(GAIN, max(0, int((now - life.at) / aging))) if aging else 0
+    gained = _gained(connection, waiting[0], rules, operation.configuration.priority.aging, now) if waiting else 0
     around = Around(urgent, stopped_until(life.events, max_pause), max_pause, under_way(life.events, since), cut_off, gained)
     return [gate(each, stands, date, around) for each in waiting]
 
@@ -232,6 +232,21 @@ def _begun(operation: Operation, life: Life, queued: Queued) -> float:
             return event.at
         moved = moved or (isinstance(event, Rescheduled) and event.recipient == queued.address)
     return 0.0 if moved else queued.due - retry.delay(operation.configuration.queue.retry, queued.attempts)
+
+
+def _gained(connection: Connection, queued: Queued, rules: Rules, aging: float, now: float) -> int:
+    """How many levels a message has gained by waiting: as queue.ready counts."""
+    from smtpplus.queue import rows
+    from smtpplus.queue.ready import GAIN
+    from smtpplus.queue.rules import Facts
+
+    found = rows.envelope(connection, queued.id) if aging else None
+    if found is None:
+        return 0
+    begun = max(found.received_at, found.release_at)
+    domains = (rows.domain_of(queued.address),)
+    facts = Facts(queued.id, queued.user, queued.list, queued.sender_domain, queued.level, queued.destination, domains)
+    return min(GAIN, max(0, int((now - begun - rules.held(facts, begun, now)) / aging)))
 
 
 def _urgent_before(operation: Operation, connection: Connection, life: Life, wait: FirstWait) -> list[str]:

@@ -1,10 +1,11 @@
 """The order of what may be sent now: a heap of destinations, and in each destination a heap of entries.
 
 Order is (rank, virtual finish time, sequence). The rank is the level, less one for each `aging` waited: aging changes the order, not
-what the entry may stop. Ranks are strict. Inside a rank users share by start-time fair queueing (Goyal,
-Vin, Cheng 1996): an entry's finish time is the rank's virtual time, or its user's last finish time if that is later, plus its cost;
-so whoever sent little goes before whoever sent much, and one user's entries stay in order of arrival. No operation scans: all are
-O(log n) in the entries of one destination and in the destinations.
+what the entry may stop. Time before it was to be sent, and time that a rule held it, is no waiting, as it is none of the lifetime.
+Ranks are strict. Inside a rank users share by start-time fair queueing (Goyal, Vin, Cheng 1996): an entry's finish time is the rank's
+virtual time, or its user's last finish time if that is later, plus its cost; so whoever sent little goes before whoever sent much, and
+one user's entries stay in order of arrival. No operation scans: all are O(log n) in the entries of one destination and in the
+destinations.
 
 An entry may take the turn of another one of its user and rank if its destination was just served: the open connection is used again. One
 user's mail to one destination stays in order, and so do the turns of users.
@@ -16,15 +17,19 @@ recognized by their key and skipped.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterable
 
+from smtpplus.queue.aside import facts_of
 from smtpplus.queue.destination import Destination
 from smtpplus.queue.entry import Entry
+from smtpplus.queue.rules import Rules
 
 Key = tuple[int, float, int]
 GAIN = 3  # levels that an entry gains by waiting, at most
 STREAK = 20  # entries of one destination that go before their turn, one after the other
 WARM = 256  # destinations remembered as served lately
+AGAIN = 1.0  # seconds after which the rank of one whose time stands still, as a rule holds it, is looked at again at the soonest
 OLDER = 1024  # entries that left, and are still noted for their next gain
 
 
@@ -50,6 +55,7 @@ class Ready:
         self._crowded = False  # the last slots are for destinations that have none
         self._passed: dict[str, None] = {}  # destinations that were not listed for that
         self.held: frozenset[str] = frozenset()  # destinations at which a rule lets nothing start
+        self.rules = Rules()  # what they held did not wait in that time
         self._virtual: dict[int, float] = {}  # rank → virtual time
         self._finish: dict[tuple[int, str], float] = {}  # (rank, user) → finish time of the user's last entry
 
@@ -77,7 +83,10 @@ class Ready:
     def _put(self, destination: Destination, entry: Entry) -> None:
         self._sequence += 1
         entry.place = self._sequence
-        rank = entry.rank = self._ranked(entry) if self._aging else entry.level
+        rank, gains = self._ranked(entry) if self._aging else (entry.level, math.inf)
+        entry.rank = rank
+        if gains < math.inf:
+            heapq.heappush(self._older, (gains, entry.place, entry))
         owner = (rank, entry.user)
         finish = max(self._virtual.get(rank, 0.0), self._finish.get(owner, 0.0)) + entry.cost
         self._finish[owner] = finish
@@ -86,22 +95,30 @@ class Ready:
         heapq.heappush(destination.waiting, ((rank, finish, self._sequence), entry))
         self.offer(destination)
 
-    def _ranked(self, entry: Entry) -> int:
-        """The level less one for each `aging` waited, at most GAIN (D1); when it will be one less is noted."""
-        received = entry.message.envelope.received_at
-        gained = max(0, min(GAIN, int((self._now() - received) / self._aging)))
+    def _ranked(self, entry: Entry) -> tuple[int, float]:
+        """The level less one for each `aging` waited, at most GAIN (D1), and when it will be one less; infinity: never."""
+        now, envelope = self._now(), entry.message.envelope
+        begun = max(envelope.received_at, envelope.release_at)
+        waited = now - begun
+        if waited >= self._aging and self.rules.ever:
+            waited -= self.rules.held(facts_of(entry), begun, now)
+        gained = max(0, min(GAIN, int(waited / self._aging)))
         rank = max(1, entry.level - gained)
-        if gained < GAIN and rank > 1:
-            heapq.heappush(self._older, (received + (gained + 1) * self._aging, self._sequence, entry))
-        return rank
+        more = gained < GAIN and rank > 1
+        return rank, max(now - waited + (gained + 1) * self._aging, now + AGAIN) if more else math.inf
 
     def age(self) -> None:
         """Give their better place to those who have waited long enough; call it now and then."""
         now = self._now()
         while self._older and self._older[0][0] <= now:
             _, place, entry = heapq.heappop(self._older)
-            if entry.place == place:
+            if entry.place != place:
+                continue
+            rank, gains = self._ranked(entry)
+            if rank < entry.rank:
                 self._put(self._destinations[entry.destination], entry)
+            elif gains < math.inf:  # a rule held it
+                heapq.heappush(self._older, (gains, place, entry))
         if len(self._older) > 2 * self._count + OLDER:  # most of them have gone
             self._older = [item for item in self._older if item[2].place == item[1]]
             heapq.heapify(self._older)

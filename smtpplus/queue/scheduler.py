@@ -192,6 +192,7 @@ class Scheduler:
         """From now on these rules are in force, and no others."""
         aside = self._window.aside
         everything = aside.everything
+        self._ready.rules = rules
         for entry in self._window.obey(rules):
             self._preemption.withdraw(entry)
         self._hold()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smtpplus.queue.entry import Entry
 from smtpplus.queue.ready import STREAK, Ready
+from smtpplus.queue.rules import Rule, Rules
 from tests.queue.fixtures import entry
 
 
@@ -164,6 +167,54 @@ def test_what_was_read_again_is_as_old_as_it_is() -> None:
     old = entry(0, 4)
     queue.push(old)
     assert old.rank == 3
+
+
+def test_what_is_read_again_after_hours_has_gained_no_more() -> None:
+    """D1: three levels are the most that waiting gains, also of what comes back into memory after hours."""
+    queue = ready(now=lambda: 6 * 3600.0)
+    old = entry(0, 5)
+    queue.push(old)
+    assert old.rank == 2
+
+
+def scheduled(number: int, level: int, release_at: float) -> Entry:
+    """An entry that was accepted at 0 and is not to be sent before `release_at`."""
+    found = entry(number, level)
+    found.message.envelope = msgspec.structs.replace(found.message.envelope, release_at=release_at)
+    return found
+
+
+def test_time_under_a_schedule_is_no_waiting() -> None:
+    """D1: bulk mail that was scheduled for later stands behind normal mail when it is due, and begins to gain then."""
+    time = 5400.0
+    queue = ready(now=lambda: time)
+    bulk = scheduled(0, 5, 5400.0)
+    queue.push(bulk)
+    queue.push(entry(1, 3, at=5400.0))
+    assert bulk.rank == 5
+    time += 1800.0
+    queue.age()
+    assert bulk.rank == 4
+
+
+def test_time_on_hold_is_no_waiting() -> None:
+    """D1, D7: what a rule holds gains nothing in that time, waits in its place, and gains as ever when the rule has ended."""
+    time = 0.0
+    queue = ready(now=lambda: time)
+    held = entry(0, 4)
+    queue.push(held)
+    queue.push(entry(1, 4))
+    hold = Rule(1, "destination", "example.net", created_at=900.0)
+    queue.rules = Rules([hold], 900.0)
+    for later in (1800.0, 3600.0, 7200.0):
+        time = later
+        queue.age()
+        assert (held.rank, held.place) == (4, 1)
+    queue.rules = Rules([msgspec.structs.replace(hold, lifted_at=7200.0)], 7200.0)
+    for later, rank in ((8099.0, 4), (8100.0, 3)):
+        time = later
+        queue.age()
+        assert held.rank == rank
 
 
 def test_a_destination_just_served_is_served_again() -> None:

@@ -33,6 +33,25 @@ class ScheduleTests(QueueCase):
         self.assertEqual(self.agent.begun(), [1])
 
     @inlineCallbacks
+    def test_neither_a_schedule_nor_a_hold_gains_a_level(self) -> Any:
+        """D1: when it is due, bulk mail that was scheduled or held for hours stands behind normal mail that has just come."""
+        for number in range(1, 21):
+            yield self.accept(envelope(number, at=self.wall))
+        yield self.begun(20)
+        hold = Rule(1, "user", "held", created_at=self.wall)
+        self.queue.scheduler.obey(Rules([hold], self.wall))
+        yield self.schedule(21, 7200, 5)
+        yield self.accept(envelope(22, 5, "held", at=self.wall))
+        self.wall += 7200
+        self.queue.scheduler.obey(Rules([msgspec.structs.replace(hold, lifted_at=self.wall)], self.wall))
+        yield self.turn(2)
+        yield self.accept(envelope(23, 4, at=self.wall))
+        for transfer in list(self.agent.transfers):
+            transfer.end(OK)
+        yield self.begun(23)
+        self.assertEqual(self.agent.begun()[20], 23)
+
+    @inlineCallbacks
     def test_many_at_one_moment(self) -> Any:
         """A30: five thousand messages of one moment are all in line within seconds, without being in memory all at once."""
         for number in range(1, 5001):
