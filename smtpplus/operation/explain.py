@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smtpplus.operation.cli import Operation, Refused, date, print_json
+from smtpplus.operation.explain_text import print_told
 from smtpplus.operation.listing import span
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ _TRIED = frozenset(("under-way", "stopped", "retry"))  # gates of mail that was 
 _CLOSE = 5.0  # seconds: what began so short a time ago may not be said to run yet
 _WORTH = 1.0  # seconds that a message waited, from which on it is asked what went before it
 _BACK = 600.0  # seconds of that which are looked at: all that was accepted meanwhile is read
-_SHOWN = 5  # recipients named where many are meant
 
 
 @click.command()
@@ -75,7 +75,7 @@ def explain(operation: Operation, what: str | None, user: str | None, since: str
     for number, each in enumerate(found):
         if number:
             click.echo("")
-        _print(each)
+        print_told(each)
     if user is not None and any(sum(each["kind"] == kind for each in found) == _LIMIT for kind in ("message", "refusal")):
         click.echo(f"\nOnly the last {_LIMIT} messages and the last {_LIMIT} refusals are told; smtpplus stats --by user counts all.")
 
@@ -153,7 +153,8 @@ def _message(operation: Operation, connection: Connection, life: Life, now: floa
     from smtpplus.queue import actions
 
     life = narration.completed(life, actions.noted(connection, parse_queue_id(life.id), now))
-    waiting = _gates(operation, connection, life, now)
+    stands, since = daemon = _standing(connection)
+    waiting = _gates(operation, connection, life, now, daemon)
     untried = bool(waiting) and not any(each.gate in _TRIED for each in waiting)
     first = narration.first_wait(life, now if untried else None)
     told = narration.decisions(life, date)
@@ -179,7 +180,7 @@ def _message(operation: Operation, connection: Connection, life: Life, now: floa
         "first_wait": None
         if first is None
         else {**msgspec.structs.asdict(first), "urgent_before": _urgent_before(operation, connection, life, first) if before else []},
-        "paused": [msgspec.to_builtins(each) for each in narration.pauses(life.events, now)],
+        "paused": [msgspec.to_builtins(each) for each in narration.pauses(life.events, now, since if stands is not None else now)],
         "waiting": [
             {
                 "recipient": each.recipient,
@@ -194,7 +195,8 @@ def _message(operation: Operation, connection: Connection, life: Life, now: floa
     }
 
 
-def _gates(operation: Operation, connection: Connection, life: Life, now: float) -> list[Gate]:
+def _gates(operation: Operation, connection: Connection, life: Life, now: float, daemon: tuple[Standing | None, float]) -> list[Gate]:
+    """Where its recipients wait; `daemon` is what `_standing` found."""
     from smtpplus.mail.envelope import parse_queue_id
     from smtpplus.operation.gates import Around, gate
     from smtpplus.operation.narration import stopped_until, under_way
@@ -203,12 +205,12 @@ def _gates(operation: Operation, connection: Connection, life: Life, now: float)
     from smtpplus.queue.rules import Rules
     from smtpplus.queue.selection import QueueView, Selection
 
+    stands, since = daemon
     said = running.read(connection)
     rules = Rules(rulebook.load(connection, since=now - operation.configuration.queue.lifetime), now)
     view = QueueView(connection, rules, operation.router.destination, now, said)
     waiting = list(view.select(Selection(ids=(parse_queue_id(life.id),))))
-    stands, since = _standing(connection) if waiting else (None, 0.0)
-    urgent = () if stands is None or stands.preempting is None else _urgent(connection, stands.preempting, now)
+    urgent = () if not waiting or stands is None or stands.preempting is None else _urgent(connection, stands.preempting, now)
     max_pause = operation.configuration.priority.max_pause
     begun = {each.address: _begun(operation, life, each) for each in waiting if each.attempts}
     cut_off = {
@@ -309,60 +311,3 @@ def _refusal(refusal: Refusal) -> dict[str, Any]:
         "command": command(refusal.reason, refusal.user, refusal.sender, refusal.reply),
         "count": refusal.count,
     }
-
-
-def _print(told: dict[str, Any]) -> None:
-    if told["kind"] == "refusal":
-        _print_refusal(told)
-        return
-    click.echo(f"Message {told['id']}" + (f': "{told["subject"]}"' if told["subject"] else ""))
-    for label, value in (("From", told["sender"]), ("To", _some(told["recipients"])), ("Message-ID", told["message_id"])):
-        if value:
-            click.echo(f"  {label}: {value}")
-    for each in told["decisions"]:
-        click.echo(f"  {date(each['at'])}  {each['text']}")
-    if told["first_wait"] is not None:
-        click.echo(f"  {_first_wait(told['first_wait'])}.")
-    for each in told["paused"]:
-        lasts = "so far" if each["since"] else "in all"
-        by = each["cause"] if each["cause"].startswith("rule") else f"urgent message {each['cause']}"
-        click.echo(f"  Stopped {each['times']} time(s) by {by}, {each['seconds']:.1f} s {lasts}.")
-    for why, following, command, addresses in _alike(told["waiting"]):
-        click.echo(f"  Now: {_some(addresses)}: {why}.")
-        click.echo(f"  Next: {following}.")
-        click.echo(f"  To change that: {command}")
-    if not told["waiting"]:
-        click.echo("  Now: nothing of it waits here any more.")
-
-
-def _first_wait(wait: dict[str, Any]) -> str:
-    over = f"Waited {wait['seconds']:.1f} s for its first attempt" if wait["attempted"] else f"It has waited {span(wait['seconds'])} so far"
-    since = f" since it was due at {date(wait['since'])}" if wait["scheduled"] else ""
-    urgent = wait["urgent_before"]
-    more = f" and {len(urgent) - _SHOWN} more" if len(urgent) > _SHOWN else ""
-    went = f"; meanwhile urgent mail was on its way: {', '.join(urgent[:_SHOWN])}{more}" if urgent else ""
-    return over + since + went
-
-
-def _alike(waiting: list[dict[str, Any]]) -> list[tuple[str, str, str, list[str]]]:
-    """Recipients that wait at the same gate for the same are told together: why, what follows, command, addresses."""
-    found: dict[tuple[str, str, str], list[str]] = {}
-    for each in waiting:
-        found.setdefault((each["why"], each["next"], each["command"]), []).append(each["recipient"])
-    return [(*key, addresses) for key, addresses in found.items()]
-
-
-def _some(addresses: list[str]) -> str:
-    more = len(addresses) - _SHOWN
-    return ", ".join(addresses[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _print_refusal(told: dict[str, Any]) -> None:
-    times = f" ({told['count']} of this kind)" if told["count"] > 1 else ""
-    click.echo(f"Refused {told['id']} on {date(told['at'])}{times}")
-    labels = {"command": "To change that", "address": "About"}
-    if not told["reply"][:1].isdigit():
-        labels["reply"] = "Login"
-    for label in ("user", "sender", "address", "recipient", "client", "reply", "reason", "why", "remedy", "command"):
-        if told[label] and (label != "address" or told["address"] != told["sender"]):
-            click.echo(f"  {labels.get(label, label.capitalize())}: {told[label]}")

@@ -146,16 +146,18 @@ def first_wait(life: Life, now: float | None) -> FirstWait | None:
 
 
 class Pause(msgspec.Struct):
-    """How long, and how often, a message was stopped by one cause; `since` is when a stop that lasts began, 0 if none does."""
+    """How long, and how often, a message was stopped by one cause; `since` is when a stop that lasts began, 0 if none does. Of those that
+    the end of the daemon `cut` off nobody knows how long they lasted, and their seconds are not added up."""
 
     cause: str
     seconds: float = 0.0
     times: int = 0
     since: float = 0.0
+    cut: int = 0
 
 
-def pauses(told: Sequence[Event], now: float) -> list[Pause]:
-    """By whom the message was stopped. A stop that lasts counts up to `now`."""
+def pauses(told: Sequence[Event], now: float, since: float = 0.0) -> list[Pause]:
+    """By whom the message was stopped. A stop that lasts counts up to `now`; one of before `since`, when the daemon began, is over."""
     totals: dict[str, Pause] = {}
     running: dict[str, events.Paused] = {}  # by destination
     for event in told:
@@ -166,9 +168,14 @@ def pauses(told: Sequence[Event], now: float) -> list[Pause]:
             paused = running.pop(event.destination, None)
             if paused is not None:
                 totals[paused.cause].seconds += event.stopped
-        elif isinstance(event, _OUTCOMES):
-            running.pop(event.destination, None)  # whose end nobody stated
+        elif isinstance(event, (events.Started, *_OUTCOMES)):
+            paused = running.pop(event.destination, None)
+            if paused is not None:  # whose end nobody stated
+                totals[paused.cause].cut += 1
     for paused in running.values():
+        if paused.at < since:
+            totals[paused.cause].cut += 1
+            continue
         totals[paused.cause].seconds += max(0.0, now - paused.at)
         totals[paused.cause].since = paused.at
     return list(totals.values())
@@ -184,7 +191,7 @@ def stopped_until(told: Sequence[Event], max_pause: float) -> dict[str, float]:
         elif isinstance(event, events.Resumed):
             since.pop(event.destination, None)
             before[event.destination] = before.get(event.destination, 0.0) + event.stopped
-        elif isinstance(event, _OUTCOMES):  # the next attempt has an account of its own
+        elif isinstance(event, (events.Started, *_OUTCOMES)):  # the next attempt has an account of its own
             since.pop(event.destination, None)
             before.pop(event.destination, None)
     return {place: at + max(0.0, max_pause - before.get(place, 0.0)) for place, at in since.items()}

@@ -274,5 +274,15 @@ def test_stops_are_added_up() -> None:
     assert pauses(told, 25.0) == [Pause("U1", 7.0, 2, 20.0), Pause("rule 7", 3.0, 1)]
     assert stopped_until(told, 30.0) == {"b.com": 48.0}
     told.append(events.Deferred(26.0, "x", "y@b.com", "b.com", "", "451", "peer_deferred", 1, 90.0))
-    assert pauses(told, 99.0)[0] == Pause("U1", 2.0, 2)
+    assert pauses(told, 99.0)[0] == Pause("U1", 2.0, 2, cut=1)
     assert stopped_until([*told, events.Paused(91.0, "x", "b.com", "U2")], 30.0) == {"b.com": 121.0}
+
+
+def test_a_stop_does_not_outlive_the_daemon() -> None:
+    """D3: a stop that a crash cut off does not last any more, whatever comes next, and nobody claims to know how long it was."""
+    told: list[events.Event] = [events.Paused(10.0, "x", "b.com", "U1")]
+    assert pauses(told, 25.0, 5.0) == [Pause("U1", 15.0, 1, 10.0)]
+    assert pauses(told, 25.0, 20.0) == [Pause("U1", 0.0, 1, cut=1)]
+    told += [events.Started(21.0, "x", "b.com", ("y@b.com",), 2, 3), events.Paused(22.0, "x", "b.com", "U1")]
+    assert pauses(told, 25.0, 20.0) == [Pause("U1", 3.0, 2, 22.0, cut=1)]
+    assert stopped_until(told, 30.0) == {"b.com": 52.0}
