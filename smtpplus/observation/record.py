@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, func, select
 
-from smtpplus.events import Cancelled, Deferred, Delivered, Event, Failed
+from smtpplus.events import Cancelled, Deferred, Delivered, Event, Failed, Started
 from smtpplus.mail.envelope import queue_id
 from smtpplus.observation import marks, story
 from smtpplus.storage.schema import history, history_steps, message_ids, refusals
@@ -21,6 +21,8 @@ BATCH = 500  # rows whose later steps are read at once
 _BATCH_LASTS = 2_000  # milliseconds between the first and the last refusal that share an entry, at most
 ALIKE = 100  # messages told of one Message-ID, the latest
 _EARLIER = 30.0  # seconds: mail that was accepted so long before may be on its way still
+_ATTEMPTED = (Delivered, Failed, Deferred)
+_BRIEF = 1.0  # seconds: see observation.history
 _ENDS = (Delivered, Failed, Cancelled, Deferred)
 _LAST = (1 << 63) - 1 >> 20  # milliseconds: what an id of 64 bits has room for, until the year 2248
 
@@ -99,12 +101,21 @@ def of_user(connection: Connection, user: str, since: float, limit: int) -> list
 
 
 def urgent(connection: Connection, levels: Sequence[int], begin: float, end: float) -> list[str]:
-    """The queue IDs of mail of these levels that was accepted before `end` and on its way at some time after `begin`, oldest first; the
-    first ALIKE. Reads all that was accepted meanwhile, and _EARLIER seconds before."""
+    """The queue IDs of mail of these levels that was attempted before `end` and on its way at some time after `begin`, oldest first; the
+    first ALIKE. Mail that only waited, as it was held or over a rate, is not among it. Reads all that was accepted meanwhile, and
+    _EARLIER seconds before."""
     c = history.c
     span = (c.id >= first_id(begin - _EARLIER), c.id < first_id(end), c.level.in_(levels))
     rows = connection.execute(select(history).where(*span).order_by(c.id).limit(ALIKE)).all()
-    return [life.id for life in _lives(connection, rows) if life.at >= begin or _on_its_way(life, begin)]
+    return [life.id for life in _lives(connection, rows) if _attempted(life, end) and (life.at >= begin or _on_its_way(life, begin))]
+
+
+def _attempted(life: Life, end: float) -> bool:
+    """Whether an attempt began before `end`; one that is told by its end alone began within a second of that."""
+    return any(
+        event.at < end if isinstance(event, Started) else isinstance(event, _ATTEMPTED) and event.attempt and event.at < end + _BRIEF
+        for event in life.events
+    )
 
 
 def _on_its_way(life: Life, at: float) -> bool:

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from smtpplus.operation.gates import Gate
     from smtpplus.operation.narration import FirstWait
     from smtpplus.queue.rules import Rules
-    from smtpplus.queue.selection import Queued
+    from smtpplus.queue.selection import Queued, QueueView
     from smtpplus.queue.standing import Standing
 
 _LIMIT = 20  # messages and refusals of a user that are told
-_URGENT = 20  # messages looked at that go first
+_URGENT = 20  # messages told that go first
+_LOOKED = 200  # that may
 _INDEXED = 2  # see schema, ix_recipients_urgent
 _TRIED = frozenset(("under-way", "stopped", "retry"))  # gates of mail that was attempted
 _CLOSE = 5.0  # seconds: what began so short a time ago may not be said to run yet
@@ -210,7 +211,7 @@ def _gates(operation: Operation, connection: Connection, life: Life, now: float,
     rules = Rules(rulebook.load(connection, since=now - operation.configuration.queue.lifetime), now)
     view = QueueView(connection, rules, operation.router.destination, now, said)
     waiting = list(view.select(Selection(ids=(parse_queue_id(life.id),))))
-    urgent = () if not waiting or stands is None or stands.preempting is None else _urgent(connection, stands.preempting, now)
+    urgent = () if not waiting or stands is None or stands.preempting is None else _urgent(connection, view, stands, now)
     max_pause = operation.configuration.priority.max_pause
     begun = {each.address: _begun(operation, life, each) for each in waiting if each.attempts}
     cut_off = {
@@ -262,19 +263,30 @@ def _urgent_before(operation: Operation, connection: Connection, life: Life, wai
     return record.urgent(connection, levels, max(wait.since, end - _BACK), end)
 
 
-def _urgent(connection: Connection, level: int, now: float) -> list[str]:
-    """The queue IDs of mail of this level or a higher one that may go or is under way."""
+def _urgent(connection: Connection, view: QueueView, stands: Standing, now: float) -> list[str]:
+    """The queue IDs of mail that stops others and may go or is under way; none that is held or over a rate."""
     from sqlalchemy import literal_column, or_, select
 
-    from smtpplus.mail.envelope import queue_id
+    from smtpplus.operation.gates import over_rate
+    from smtpplus.queue.selection import Selection
     from smtpplus.storage.schema import recipients
+
+    level = stands.preempting or 0
 
     c = recipients.c
     under_way = (c.attempts > 0) & c.reply.is_(None)
-    query = select(c.message_id).where(c.level <= level, or_(c.due <= now, under_way)).distinct().order_by(c.message_id).limit(_URGENT)
+    query = select(c.message_id).where(c.level <= level, or_(c.due <= now, under_way)).distinct().order_by(c.message_id).limit(_LOOKED)
     if level <= _INDEXED:  # said as the index says it, or it is not used
         query = query.where(c.level <= literal_column(str(_INDEXED)))
-    return [queue_id(number) for number in connection.scalars(query)]
+    numbers = tuple(connection.scalars(query))
+    found = view.select(Selection(ids=numbers)) if numbers else iter(())
+    left_alone = {each.destination for each in stands.backing_off}
+
+    def demands(each: Queued) -> bool:
+        free = over_rate(each, stands) is None and each.destination not in left_alone
+        return each.state == "trying" or (each.state == "waiting" and free)
+
+    return list(dict.fromkeys(each.name for each in found if demands(each)))[:_URGENT]
 
 
 def _standing(connection: Connection) -> tuple[Standing | None, float]:

@@ -19,7 +19,7 @@ from smtpplus.operation.cli import main
 from smtpplus.queue import actions, rows
 from smtpplus.queue.entry import EnvelopeIds
 from smtpplus.queue.rates import OverRate
-from smtpplus.queue.standing import Crowded, Row, Slots, Standing, StoppedTransfer
+from smtpplus.queue.standing import BackingOff, Crowded, Row, Slots, Standing, StoppedTransfer
 from smtpplus.queue.under_way import RunningTransfer
 from smtpplus.storage import schema, writes
 from smtpplus.storage.engine import create_engine, migrate
@@ -166,6 +166,19 @@ def test_an_attempt_whose_next_time_was_moved_is_not_cut_off(engine: Engine, que
     stated(engine, Standing(0, 0, 1, transfers=(RunningTransfer(queue_id(runs), "example.net"),)))
     gates = [queue("explain", queue_id(number), "--json")["waiting"][0]["gate"] for number in (runs, cut)]
     assert gates == ["under-way", "retry"]
+
+
+def test_urgent_mail_that_does_not_go_holds_nobody_back(engine: Engine, queue: Queue) -> None:
+    """D3: of urgent mail only what may go is named as what goes first: none that a rule or a rate holds, or whose destination is closed."""
+    bulk, goes = queue_id(put(engine)), queue_id(put(engine, level=1))
+    put(engine, level=1, user="held")
+    put(engine, level=1, user="over")
+    put(engine, "b@closed.net", level=1)
+    queue("queue", "hold", "--user", "held")
+    limits = (OverRate("user", "over", time.time() + 60),)
+    stated(engine, Standing(3, 0, 1, (BackingOff("closed.net", time.time() + 60, 3, 1),), 1, preempting=1, over_rate=limits))
+    (waits,) = queue("explain", bulk, "--json")["waiting"]
+    assert (waits["gate"], waits["command"]) == ("preempted", f"smtpplus queue pause --id {goes}")
 
 
 def test_several_rules_hold_one_message(engine: Engine, queue: Queue) -> None:
