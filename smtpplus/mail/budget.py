@@ -2,13 +2,15 @@
 
 The hour slides: whatever hour one looks at, no more than the budget went at a preempting level. What is over it goes at level 3, is
 delivered all the same, and spends nothing. Counts live in memory, a time for each message within the hour; `save` and `restore` carry
-them over a restart, a little too late within their minute, so that an hour over a restart has no more than the budget either.
+them over a restart, a little too late within their minute, so that an hour over a restart has no more than the budget either. Over a
+crash it has no more than that and what was spent since the last `save`: queue.standing asks for it every second.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import deque
+from collections.abc import Collection
 
 from smtpplus.mail.priority import NORMAL
 
@@ -23,9 +25,10 @@ Saved = dict[str, list[tuple[float, int]]]  # by user: a time, seconds since the
 class Budgets:
     """What each user has spent. Times are seconds since the epoch; a clock that is set back forgets what lies in its future."""
 
-    __slots__ = ("_spent",)
+    __slots__ = ("_spent", "touched")
 
     def __init__(self) -> None:
+        self.touched: set[str] = set()  # users who have spent, or were given back: emptied by who saves
         self._spent: dict[str, deque[float]] = {}
 
     def level(self, user: str, budget: int, asked: int, now: float) -> int:
@@ -44,6 +47,7 @@ class Budgets:
         if len(spent) >= budget:
             return NORMAL
         spent.append(now)
+        self.touched.add(user)
         return asked
 
     def give_back(self, user: str, at: float) -> None:
@@ -51,12 +55,14 @@ class Budgets:
         spent = self._spent.get(user)
         if spent is not None and at in spent:
             spent.remove(at)
+            self.touched.add(user)
 
-    def save(self, now: float) -> Saved:
-        """What has been spent in the last hour."""
-        self._forget(now)
+    def save(self, now: float, names: Collection[str] | None = None) -> Saved:
+        """What has been spent in the last hour: by all users, or by these alone."""
+        if names is None:
+            self._forget(now)
         saved: Saved = {}
-        for user, spent in self._spent.items():
+        for user, spent in self._spent.items() if names is None else ((user, self._spent.get(user, ())) for user in names):
             recent = (at for at in spent if now - HOUR < at <= now)
             steps = (list(step) for _, step in itertools.groupby(recent, lambda at: at // GRAIN))
             saved[user] = [(step[-1], len(step)) for step in steps]

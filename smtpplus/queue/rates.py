@@ -8,7 +8,7 @@ the whole limit goes when nothing else has gone for a period. A clock that is se
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -151,6 +151,7 @@ class Rates:
         self._terms = terms
         self._destinations = tuple(destinations)  # each destination
         self._meters: dict[str, Meter] = {}
+        self.touched: set[str] = set()  # meters that have counted, and are saved: emptied by who saves
         self._room = FORGET
         self._limited = bool(terms or destinations)
 
@@ -162,8 +163,10 @@ class Rates:
         self._terms = terms
         self._limited = bool(terms or self._destinations)
 
-    def save(self, now: float) -> Saved:
-        """What has gone, of limits of an hour or more; shorter ones are over before a restart is."""
+    def save(self, now: float, names: Collection[str] | None = None) -> Saved:
+        """What has gone, of limits of an hour or more; shorter ones are over before a restart is. Of all, or of these meters alone."""
+        if names is not None:
+            return {name: self._meters[name].steps(now) if name in self._meters else [] for name in names}
         long = ((name, meter.steps(now)) for name, meter in self._meters.items() if meter.limit.period >= HOUR)
         return {name: steps for name, steps in long if steps}
 
@@ -202,7 +205,7 @@ class Rates:
         """It goes now."""
         for kind, name, some in self._held(load):
             for limit in some:
-                self._meter(kind, name, limit, now).count(load.amount(limit.unit), now)
+                self._meter(kind, name, limit, now, touch=True).count(load.amount(limit.unit), now)
         if len(self._meters) > self._room:
             self._meters = {name: meter for name, meter in self._meters.items() if meter.free_at(meter.limit.amount, now) > now}
             self._room = max(FORGET, 2 * len(self._meters))
@@ -211,7 +214,7 @@ class Rates:
         """What was counted as `load` did not go."""
         for kind, name, some in self._held(load):
             for limit in some:
-                self._meter(kind, name, limit, now).give_back(load.amount(limit.unit))
+                self._meter(kind, name, limit, now, touch=True).give_back(load.amount(limit.unit))
 
     def _held(self, load: Load) -> tuple[tuple[Owner, str, Limits], ...]:
         """The limits that hold it, with their owners."""
@@ -221,8 +224,10 @@ class Rates:
             ("destination", load.destination, self._destinations),
         )
 
-    def _meter(self, kind: Owner, owner: str, limit: Limit, now: float) -> Meter:
+    def _meter(self, kind: Owner, owner: str, limit: Limit, now: float, *, touch: bool = False) -> Meter:
         name = f"{kind} {owner} {limit.unit} {limit.period:.0f}"
+        if touch and limit.period >= HOUR:
+            self.touched.add(name)
         found = self._meters.get(name)
         if found is None or found.limit != limit:
             found = self._meters[name] = Meter(limit, found.steps(now) if found is not None else ())

@@ -1,14 +1,15 @@
 """How the daemon stands, for those who ask the database: what is under way, stopped, or left alone.
 
 Only memory knows this. Once a second it is written as one row if it changed, so that an idle daemon writes nothing. A row of a daemon
-that is gone is told by its process id. What has gone under quotas, and was spent of budgets, is written now and then and at the end,
-and read at the start: a crash forgets the last seconds of it.
+that is gone is told by its process id. What has gone under quotas, and was spent of budgets, is read at the start, and written whole now
+and then and at the end; in between what has changed since then is written beside it, once a second. A crash forgets a second of it, or
+two under load. All that is written at a time is one unit of the next group commit, for which the disk is not waited for.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -25,15 +26,18 @@ from smtpplus.storage.database import Database
 
 EVERY = 1.0  # seconds between two looks
 SHOWN = 100  # destinations and transfers named in one row
-COUNTED = 10  # looks after which what has gone under quotas is written
+WHOLE = 10  # looks after which all that has gone under quotas is written
+RECENT = " lately"  # behind the name of counts: those that have changed since all were written
 alive = under_way.alive
 
 
 class Counts(Protocol):
     """What is counted, and must not begin anew with a restart."""
 
-    def save(self, now: float) -> Saved:
-        """What counts still."""
+    touched: set[str]  # what was counted under since the last look: emptied by who looks
+
+    def save(self, now: float, names: Collection[str] | None = None) -> Saved:
+        """What counts still: of all, or of these alone."""
 
     def restore(self, saved: Saved, now: float) -> None:
         """What `save` gave before a restart."""
@@ -115,7 +119,10 @@ class Report:
         self._database = database
         self._standing = standing
         self._counts = counts
-        self._counted = dict.fromkeys(counts, "{}")
+        self._recent: dict[str, set[str]] = {name: set() for name in counts}  # what has changed since all was written
+        self._whole = dict.fromkeys(counts, -WHOLE)  # the look at which all was written
+        self._known = False  # what had gone before
+        self._failed = False  # to write what was to be written last
         self._looks = 0
         self._now = now
         self._written = ""
@@ -126,52 +133,68 @@ class Report:
     def start(self) -> Deferred[Any]:
         """Write now, and whenever something changed. Fires when what had gone under quotas and budgets before a restart is known."""
         self._loop.start(EVERY)
-        return self._database.read(lambda connection: {name: _value(connection, name) for name in self._counts}).addCallbacks(
-            self._restore, lambda failure: None
-        )
+        names = [row for name in self._counts for row in (name, name + RECENT)]
+        found = self._database.read(lambda connection: {name: _value(connection, name) for name in names})
+        return found.addCallback(self._restore).addBoth(self._restored)
 
     def stop(self) -> Deferred[Any]:
         """Write that the daemon has stopped; fires when that is done or cannot be."""
         if self._loop.running:
             self._loop.stop()
-        self._count()
-        return self._write(NAME, msgspec.json.encode(Row(0, Standing(0, 0, 0))).decode())
+        self._looks += WHOLE
+        return self._write({**self._count(), NAME: msgspec.json.encode(Row(0, Standing(0, 0, 0))).decode()}, durable=True)
 
     def _restore(self, found: dict[str, str | None]) -> None:
-        for name, text in found.items():
-            if text is not None:
-                self._counts[name].restore(msgspec.json.decode(text, type=Saved), self._now())
+        for name, counts in self._counts.items():
+            whole, recent = (msgspec.json.decode(found[row] or "{}", type=Saved) for row in (name, name + RECENT))
+            counts.restore({**whole, **recent}, self._now())
+
+    def _restored(self, _: object) -> None:
+        self._known = True
 
     def _look(self) -> None:
-        text = msgspec.json.encode(Row(os.getpid(), self._standing())).decode()
-        if text != self._written and not self._writing:
-            self._write(NAME, text)
         self._looks += 1
-        if self._looks % COUNTED == 0:
-            self._count()
+        if self._writing:
+            return
+        text = msgspec.json.encode(Row(os.getpid(), self._standing())).decode()
+        changed = {**self._count(), **({NAME: text} if text != self._written else {})}
+        if changed:
+            self._write(changed)
 
-    def _count(self) -> None:
+    def _count(self) -> dict[str, str]:
+        """What is to be written of the counts; nothing if nothing was counted."""
+        rows: dict[str, str] = {}
         for name, counts in self._counts.items():
-            text = msgspec.json.encode(counts.save(self._now())).decode()
-            if text != self._counted[name]:
-                self._counted[name] = text
-                self._write(name, text)
+            if not self._known or not (counts.touched or self._failed):
+                continue
+            recent = self._recent[name]
+            recent |= counts.touched
+            counts.touched.clear()
+            if self._failed or self._looks - self._whole[name] >= WHOLE:
+                self._whole[name] = self._looks
+                recent.clear()
+                rows[name], rows[name + RECENT] = msgspec.json.encode(counts.save(self._now())).decode(), "{}"
+            else:
+                rows[name + RECENT] = msgspec.json.encode(counts.save(self._now(), recent)).decode()
+        return rows
 
-    def _write(self, name: str, text: str) -> Deferred[Any]:
+    def _write(self, rows: Mapping[str, str], *, durable: bool = False) -> Deferred[Any]:
         at = self._now()
         self._writing = True
 
         def work(connection: Connection) -> None:
             s = schema.status
-            if connection.execute(update(s).where(s.c.name == name).values(value=text, at=at)).rowcount == 0:
-                connection.execute(insert(s).values(name=name, value=text, at=at))
+            for name, text in rows.items():
+                if connection.execute(update(s).where(s.c.name == name).values(value=text, at=at)).rowcount == 0:
+                    connection.execute(insert(s).values(name=name, value=text, at=at))
 
         def written(result: Any) -> None:
             self._writing = False
-            if result is None and name == NAME:
-                self._written = text
+            self._failed = result is not None
+            if not self._failed:
+                self._written = rows.get(NAME, self._written)
 
-        return self._database.write(work).addBoth(written)
+        return self._database.write(work, durable=durable).addBoth(written)
 
 
 def _value(connection: Connection, name: str) -> str | None:

@@ -1,7 +1,7 @@
 """The daemon's database: one writer with group commit, a few threads that read beside it, and with SQLite the files beside it.
 
-Invariant: what `run` and `write` were called for is durable when their Deferred fires, and not before. A fault of the database
-reaches the caller as a failure of its own Deferred; the writer goes on with the next unit.
+Invariant: what `run` and `write` were called for is durable when their Deferred fires, unless it was said that it need not be, and not
+before. A fault of the database reaches the caller as a failure of its own Deferred; the writer goes on with the next unit.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class Database:
         """Write rows by prepared statements (storage.schema) in the next group commit; see Writer.add."""
         return self.writer.add(steps, durable=durable, urgent=urgent)
 
-    def write(self, work: Callable[[sqlalchemy.Connection], T]) -> Deferred[T]:
+    def write(self, work: Callable[[sqlalchemy.Connection], T], *, durable: bool = True) -> Deferred[T]:
         """Call `work` in the writer's thread inside the next group commit; it may be called twice if another unit fails."""
-        return self.writer.add((), work)
+        return self.writer.add((), work, durable=durable)
 
     def read(self, query: Callable[[sqlalchemy.Connection], T]) -> Deferred[T]:
         """Call `query` in a reader's thread, in a transaction of its own that sees only what is committed."""

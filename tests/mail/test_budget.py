@@ -94,3 +94,18 @@ def test_what_was_not_accepted_is_not_spent() -> None:
         budgets.give_back("app", 1.0)
     budgets.give_back("other", 2.0)
     assert [budgets.level("app", 2, 1, 3.0) for _ in range(2)] == [1, 3]
+
+
+def test_what_changed_is_known_and_saved_alone() -> None:
+    """D2: who has spent since the last look is known; their counts replace those that were saved before, also if all was given back."""
+    budgets = Budgets()
+    for user in ("app", "other", "third"):
+        budgets.level(user, 1, 1, 1.0)
+    before = budgets.save(1.0)
+    budgets.touched.clear()
+    budgets.level("app", 1, 1, 2.0)  # over the budget: it spends nothing
+    budgets.give_back("other", 1.0)
+    assert budgets.touched == {"other"}
+    after = Budgets()
+    after.restore({**before, **budgets.save(2.0, budgets.touched)}, 2.0)
+    assert [after.level(user, 1, 1, 3.0) for user in ("app", "other", "third")] == [3, 1, 3]

@@ -39,7 +39,7 @@ class InlineDatabase:
 
         return self._add(work, writes=True)
 
-    def write(self, work: Callable[[sqlalchemy.Connection], Any]) -> Deferred[Any]:
+    def write(self, work: Callable[[sqlalchemy.Connection], Any], *, durable: bool = True) -> Deferred[Any]:
         return self._add(lambda: work(self.connection), writes=True)
 
     def read(self, query: Callable[[sqlalchemy.Connection], Any]) -> Deferred[Any]:

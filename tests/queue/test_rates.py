@@ -18,6 +18,7 @@ from smtpplus.config import Configuration, Delivery, Limits
 from smtpplus.queue.rates import DAY, HOUR, MINUTE, SLOTS, Limit, Load, Meter, OverRate, Rates, Terms, limits
 from smtpplus.queue.rates import Limits as Some
 from smtpplus.queue.rules import Rule, Rules
+from smtpplus.queue.standing import WHOLE
 from tests.queue.fixtures import LATER, OK, envelope
 from tests.queue.house import CONTENT, QueueCase
 
@@ -256,6 +257,32 @@ class RateTests(RatedCase):
         self.queue.scheduler.limit(Terms(users={"app": (Limit(2, DAY),)}))
         yield self.turn(5)
         self.assertEqual(sorted(self.agent.begun()), [1, 2])
+
+    @inlineCallbacks
+    def test_a_crash_forgets_a_second_of_quotas(self) -> Any:
+        """C7: what went more than a second before the daemon was killed is counted after it, whether all was written just before or not;
+        while nothing goes nothing is written."""
+        quota = Terms(users={"app": (Limit(3, DAY),)})
+        self.queue.scheduler.limit(quota)
+        for number in (1, 2):
+            yield self.accept(envelope(number, 3, "app", f"b@{number}.net", at=self.wall))
+            yield self.begun(number)
+            yield self.turn(1.25)
+        counts = "SELECT name, value FROM status WHERE name LIKE 'rates%' ORDER BY name"
+        first = self.rows(counts)
+        saved = [msgspec.json.decode(text, type=dict[str, list[tuple[float, int]]]) for _, text in first]
+        self.assertEqual([sum(count for steps in each.values() for _, count in steps) for each in saved], [1, 2])
+        yield self.turn(WHOLE + 2)
+        self.assertEqual(self.rows(counts), first)
+        yield self.database.stop()
+        self.open()
+        yield self.queue.start()
+        self.queue.scheduler.limit(quota)
+        yield self.accept(envelope(3, 3, "app", "b@3.net", at=self.wall))
+        yield self.accept(envelope(4, 3, "app", "b@4.net", at=self.wall))
+        yield self.turn(3)
+        self.assertNotIn(4, self.agent.begun())
+        self.assertIn(3, self.agent.begun())
 
     @inlineCallbacks
     def test_a_list_has_a_sum(self) -> Any:
