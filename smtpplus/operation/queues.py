@@ -230,8 +230,8 @@ def _stays(queued: Queued, stands: Standing | None) -> str:
     if queued.state == "trying":
         return ""
     if queued.rules:
-        lift = " ".join(f"--rule {rule.id}" for rule in queued.rules)
-        return f"held by {', '.join(rule.name for rule in queued.rules)}; smtpplus queue release {lift} lets it go"
+        lift = "smtpplus queue release" + "".join(f" --rule {rule.id}" for rule in queued.rules)
+        return f"held by {', '.join(rule.name for rule in queued.rules)}; {lift} lets it go"
     wait = gates.over_rate(queued, stands) if stands is not None else None
     return gates.used_up(wait, date) if wait is not None else ""
 
