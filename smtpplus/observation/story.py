@@ -7,7 +7,7 @@ is no more, a damaged row) is left out, and never raises.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -16,6 +16,7 @@ import msgspec
 from smtpplus import events
 from smtpplus.events import Event
 
+_LATE = 10.0  # seconds by which an event may be stated late
 Chapter = tuple[Any, ...]  # the class's name, then the fields
 
 _encoder = msgspec.json.Encoder()
@@ -48,9 +49,20 @@ def encode(chapters: Iterable[Chapter]) -> str:
 
 
 def decode(name: str, stories: Iterable[str]) -> list[Event]:
-    """The events of the message `name` (its queue ID), by time."""
+    """The events of the message `name` (its queue ID), in order: by time, but for a clock that was set back meanwhile."""
     found = [event for story in stories for short in chapters(story) if (event := _event(name, short)) is not None]
-    return sorted(found, key=attrgetter("at"))
+    return ordered(found)
+
+
+def ordered(told: Sequence[Event]) -> list[Event]:
+    """Events that were stated one after the other, by time; one that is much older than that before it was stated by a clock set back."""
+    times: list[tuple[int, float]] = []
+    spell, latest = 0, 0.0
+    for event in told:
+        back = event.at < latest - _LATE
+        spell, latest = (spell + 1, event.at) if back else (spell, max(latest, event.at))
+        times.append((spell, event.at))
+    return [told[index] for index in sorted(range(len(told)), key=times.__getitem__)]
 
 
 def chapters(story: str) -> list[list[Any]]:

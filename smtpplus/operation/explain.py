@@ -162,7 +162,7 @@ def _message(operation: Operation, connection: Connection, life: Life, now: floa
     if life.accepted:
         destination = operation.router.destination
         spells = holds.holds(connection, life, destination, waits=bool(waiting), now=now)
-        told = sorted([*told, *holds.told(spells, date)], key=lambda each: each.at)
+        told = narration.merged(told, holds.told(spells, date))
     return {
         "id": life.id,
         "kind": "message",

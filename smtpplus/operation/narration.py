@@ -7,8 +7,7 @@ fields, so that nothing that happened is left out.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from operator import attrgetter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -17,6 +16,7 @@ from smtpplus import events
 from smtpplus.events import Event
 from smtpplus.mail.reasons import PEER_DEFERRED, PEER_REFUSED, REASONS
 from smtpplus.observation.record import Life
+from smtpplus.observation.story import ordered
 
 _SAID_BY_PEER = frozenset((PEER_DEFERRED.code, PEER_REFUSED.code))  # the only reasons whose replies are the peer's own
 _ENDED = "its attempt has ended"  # see queue.preemption
@@ -34,13 +34,22 @@ class Decision(msgspec.Struct, frozen=True):
 def completed(life: Life, noted: Sequence[Event]) -> Life:
     """With what was done to a message that the history does not have yet."""
     fresh = [event for event in noted if event not in life.events]
-    return msgspec.structs.replace(life, events=sorted([*life.events, *fresh], key=attrgetter("at"))) if fresh else life
+    return msgspec.structs.replace(life, events=ordered([*life.events, *fresh])) if fresh else life
 
 
 def decisions(life: Life, date: Callable[[float], str]) -> list[Decision]:
     """Every decision in order."""
     told = [Decision(life.at, "Accepted", _accepted(life))] if life.accepted else []
     return told + [Decision(event.at, type(event).__name__, sentence(event, date)) for event in life.events]
+
+
+def merged(told: Sequence[Decision], more: Iterable[Decision]) -> list[Decision]:
+    """Decisions in their order, with some more of which the times are known, each behind the last that is not later."""
+    found = list(told)
+    for each in more:
+        place = next((place for place in range(len(found), 0, -1) if found[place - 1].at <= each.at), min(1, len(found)))
+        found.insert(place, each)
+    return found
 
 
 def sentence(event: Event, date: Callable[[float], str]) -> str:

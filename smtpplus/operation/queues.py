@@ -101,7 +101,7 @@ def show(operation: Operation, queue_id: str, as_json: bool) -> None:
         view, _ = view_of(operation, connection)
         recipients = list(view.select(Selection(ids=(number,))))
     if found is None:
-        raise Refused(f"Message {queue_id.upper()} is not in the queue; the mail log tells what became of it.")
+        raise Refused(absent.gone([queue_id.upper()]))
     facts = {
         "id": queue_id.upper(),
         "sender": found.sender,

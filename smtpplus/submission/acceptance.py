@@ -89,8 +89,8 @@ class Completed(msgspec.Struct, frozen=True):
         if self.lowered is None:
             return b"250 2.0.0 queued as %s\r\n" % name
         asked, budget = self.lowered
-        said = b"250 2.3.6 queued as %s, priority lowered from %d to %d: the budget of %d urgent messages an hour is spent\r\n"
-        return said % (name, asked, self.level, budget)
+        said = b"250 2.3.6 queued as %s, priority lowered from %d to %d: the budget of %d urgent message%s an hour is spent\r\n"
+        return said % (name, asked, self.level, budget, b"s" if budget != 1 else b"")
 
 
 class Acceptance:

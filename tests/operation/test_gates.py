@@ -13,7 +13,19 @@ from smtpplus import events
 from smtpplus.observation.record import Life
 from smtpplus.operation.gates import Around, gate
 from smtpplus.operation.health import started_at
-from smtpplus.operation.narration import FirstWait, Pause, first_wait, pauses, sentence, stopped_until, under_way
+from smtpplus.operation.narration import (
+    Decision,
+    FirstWait,
+    Pause,
+    completed,
+    decisions,
+    first_wait,
+    merged,
+    pauses,
+    sentence,
+    stopped_until,
+    under_way,
+)
 from smtpplus.queue.rates import OverRate
 from smtpplus.queue.rules import Rule
 from smtpplus.queue.selection import Queued
@@ -286,3 +298,15 @@ def test_a_stop_does_not_outlive_the_daemon() -> None:
     told += [events.Started(21.0, "x", "b.com", ("y@b.com",), 2, 3), events.Paused(22.0, "x", "b.com", "U1")]
     assert pauses(told, 25.0, 20.0) == [Pause("U1", 3.0, 2, 22.0, cut=1)]
     assert stopped_until(told, 30.0) == {"b.com": 52.0}
+
+
+def test_a_clock_set_back_does_not_turn_the_order_round() -> None:
+    """D3: what happened is told in the order in which it did: acceptance first, though the clock was set back before the delivery."""
+    life = Life(
+        "x", 9000.0, True, [events.Started(9000.5, "x", "b.com", ("y@b.com",), 1, 3), events.Cancelled(8999.9, "x", "z@b.com", "me", "")]
+    )
+    back = events.Delivered(1800.0, "x", "y@b.com", "b.com", "", "250", 1, 1.0)
+    life = completed(life, [back])
+    assert [event.at for event in life.events] == [8999.9, 9000.5, 1800.0]
+    told = merged(decisions(life, str), [Decision(9000.2, "Held", ""), Decision(1.0, "Held", "")])
+    assert [each.at for each in told] == [9000.0, 1.0, 8999.9, 9000.5, 1800.0, 9000.2]

@@ -173,7 +173,7 @@ class HeaderTests(SynchronousTestCase):
         again = self.acceptance.complete(urgent + b"\r\n", identity="7", trace=TRACE, sender="app@a.com", authority=Anybody(3, 1))
         self.assertEqual((again.level, again.octets.count(b"X-Priority")), (3, 0))
         self.assertEqual(
-            again.thanks("7"), b"250 2.3.6 queued as 7, priority lowered from 1 to 3: the budget of 1 urgent messages an hour is spent\r\n"
+            again.thanks("7"), b"250 2.3.6 queued as 7, priority lowered from 1 to 3: the budget of 1 urgent message an hour is spent\r\n"
         )
 
 
