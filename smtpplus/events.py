@@ -197,13 +197,13 @@ class Dropped(Event, frozen=True):
 
 
 class Lowered(Event, frozen=True):
-    """A message goes at a lower level than it asked for, because the user's budget of the hour is spent (D2)."""
+    """A message goes at a lower level than it asked for, because of the user's ceiling, or as the budget of the hour is spent (D2)."""
 
     id: str
     user: str
     asked: int
     level: int
-    budget: int  # messages an hour
+    budget: int  # messages an hour; 0: it is the ceiling
 
 
 class Scheduled(Event, frozen=True):

@@ -14,6 +14,7 @@ import msgspec
 
 from smtpplus import events
 from smtpplus.events import Event
+from smtpplus.mail.command_line import quoted
 from smtpplus.mail.reasons import PEER_DEFERRED, PEER_REFUSED, REASONS
 from smtpplus.observation.record import Life
 from smtpplus.observation.story import ordered
@@ -112,7 +113,7 @@ _WORDS: dict[type[Event], Callable[[Any, Callable[[float], str]], str]] = {
     events.Deferred: _deferred,
     events.Failed: _failed,
     events.WouldRefuse: lambda event, _: f"let through by alert mode; block mode would have answered {event.reply}",
-    events.Lowered: lambda event, _: f"lowered from level {event.asked} to {event.level}: the budget of {event.budget} an hour is spent",
+    events.Lowered: lambda event, _: f"lowered from level {event.asked} to {event.level}: {_limit(event)}",
     events.Scheduled: lambda event, date: f"not to be sent before {date(event.release_at)}",
     events.Bounced: lambda event, _: f"{event.to} is told by the notification {event.dsn} ({event.kind})",
     events.Dropped: lambda event, _: f"{event.recipient} was dropped, as nobody is to be told ({event.reason})",
@@ -122,6 +123,13 @@ _WORDS: dict[type[Event], Callable[[Any, Callable[[float], str]], str]] = {
     ),
     events.Cancelled: lambda event, _: f"{event.recipient} was taken out of the queue by {event.who}" + _because(event.reason),
 }
+
+
+def _limit(event: events.Lowered) -> str:
+    if event.budget:
+        return f"the budget of {event.budget} an hour is spent"
+    told = f"mail of user {event.user} may have no higher one"
+    return f"{told}; smtpplus user edit {quoted(event.user)} --ceiling {event.asked} allows it to later mail"
 
 
 def _because(reason: str) -> str:

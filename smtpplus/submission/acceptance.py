@@ -81,6 +81,7 @@ class Completed(msgspec.Struct, frozen=True):
     release_at: float = 0.0  # see mail.envelope, as the next
     campaign: str = ""
     lowered: tuple[int, int] | None = None  # the level it would have, and the hour's budget that is spent (D2)
+    capped: tuple[int, int] | None = None  # the level it asked for, and the user's ceiling that it got instead (D2)
     spent: float = 0.0  # when one of the hour's budget was spent for it; 0: none was
 
     def thanks(self, identity: str) -> bytes:
@@ -170,7 +171,8 @@ class Acceptance:
         release_at = parameters.release_at or wishes.release_at
         lowered = (wanted, authority.budget) if level != wanted else None
         spent = now if level <= COSTLY and authority.budget else 0.0
-        return Completed(whole, level, message_id, _subject(header), release_at, wishes.campaign, lowered, spent)
+        capped = (asked, wanted) if asked is not None and asked < authority.ceiling else None
+        return Completed(whole, level, message_id, _subject(header), release_at, wishes.campaign, lowered, capped, spent)
 
     def give_back(self, user: str, spent: float) -> None:
         """A message of `user` that had been completed is not accepted; see Completed.spent."""
@@ -222,6 +224,8 @@ class Acceptance:
                 envelope.campaign,
             )
         )
+        if header.capped is not None:
+            self._events.state(Lowered(self.now(), identity, envelope.user, *header.capped, 0))
         if header.lowered is not None:
             asked, budget = header.lowered
             self._events.state(Lowered(self.now(), identity, envelope.user, asked, envelope.level, budget))

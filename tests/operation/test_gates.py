@@ -231,6 +231,13 @@ def test_changes_by_hand_are_told() -> None:
     assert sentence(events.Rescheduled(1.0, "x", "y@b.com", "root", "", 0.0), str) == "y@b.com was let go at once by root"
 
 
+def test_what_lowered_mail_is_told() -> None:
+    """D2, D3: mail that went at a lower level than it asked for says whether a budget or the ceiling did that, and what allows more."""
+    spent, capped = (sentence(events.Lowered(1.0, "x", "app", 1, 3, budget), str) for budget in (10, 0))
+    assert spent == "lowered from level 1 to 3: the budget of 10 an hour is spent"
+    assert capped.startswith("lowered from level 1 to 3: mail of user app may have no higher one; smtpplus user edit app --ceiling 1")
+
+
 def test_one_urgent_message_is_named_with_its_command() -> None:
     """D3: what is preempted by one message says which, and how to pause it."""
     found = gate(queued(), Standing(1, 0, 1, preempting=1), str, Around(["U1"], max_pause=20.0))

@@ -176,6 +176,16 @@ class HeaderTests(SynchronousTestCase):
             again.thanks("7"), b"250 2.3.6 queued as 7, priority lowered from 1 to 3: the budget of 1 urgent message an hour is spent\r\n"
         )
 
+    def test_the_ceiling_lowers(self) -> None:
+        """D2, D3: what asks for more than the user's ceiling goes at that, and what it asked for is stated; nothing is of other mail."""
+        for wish, level, capped in ((b"X-Priority: 1\r\n", 3, (1, 3)), (b"X-Priority: 5\r\n", 4, None), (b"", 4, None)):
+            self.completed(COMPLETE)
+            authority = Anybody(4, 0)
+            authority.ceiling = 3
+            content = COMPLETE + wish + b"\r\n"
+            done = self.acceptance.complete(content, identity="7", trace=TRACE, sender="app@a.com", authority=authority)
+            self.assertEqual((done.level, done.capped, done.thanks("7")), (level, capped, b"250 2.0.0 queued as 7\r\n"))
+
 
 class ReceivedTests(SynchronousTestCase):
     """The trace field."""
