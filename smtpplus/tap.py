@@ -40,10 +40,12 @@ from smtpplus.installed import reactor, road
 from smtpplus.mail.budget import Budgets
 from smtpplus.observation.assembly import Observation
 from smtpplus.observation.maillog import MailLog
+from smtpplus.observation.metrics import Depth
 from smtpplus.operation.confirmation import confirmation
 from smtpplus.operation.http import HTTPListenError, HTTPServer, Page
 from smtpplus.operation.measures import Readiness, health, metrics
 from smtpplus.queue.assembly import assemble
+from smtpplus.queue.depth import depth
 from smtpplus.queue.outbox import post
 from smtpplus.storage import ownership
 from smtpplus.storage.claim import Claim, ClaimError, settle_content
@@ -166,7 +168,7 @@ class House:
             counts={"budgets": budgets},
             promptly=road.promptly,
         )
-        self._observation = _observe(configuration, self._database, events, self.queue.new_id)
+        self._observation = _observe(configuration, self._database, events, self.queue.new_id, self._depth)
         self._reserve = Reserve(configuration.state_directory, configuration.queue.minimum_free, time.monotonic)
         self._readiness = Readiness(self._database, reactor, now=time.time, looks=(self._room, self._ports))
         measured = {"metrics": metrics(self._observation.measures), "readyz": self._readiness.page()}
@@ -184,6 +186,11 @@ class House:
                 budgets=budgets,
             )
         )
+
+    def _depth(self, connection: Connection) -> Depth:
+        """What is in the queue, level by level."""
+        levels = depth(connection, self._delivery.router.destination, time.time())
+        return [(number, level.count, level.held, level.since) for number, level in levels.items()]
 
     def open(self) -> None:
         """Begin to serve. Rows that a crash left half received are purged first: the writer takes work in order."""
@@ -252,7 +259,9 @@ def _post(connection: Connection, content: bytes, recipients: Sequence[str]) -> 
     post(connection, content, recipients, now=time.time())
 
 
-def _observe(configuration: Configuration, database: Database, events: Events, new_id: Callable[[], int]) -> Observation:
+def _observe(
+    configuration: Configuration, database: Database, events: Events, new_id: Callable[[], int], depth: Callable[[Connection], Depth]
+) -> Observation:
     """Those who watch."""
     return Observation(
         configuration,
@@ -261,6 +270,7 @@ def _observe(configuration: Configuration, database: Database, events: Events, n
         reactor=reactor,
         now=time.time,
         post=_post,
+        depth=depth,
         new_id=new_id,
         certificate=Path(configuration.tls.certificate or configuration.state_directory / CERTIFICATE),
     )

@@ -20,7 +20,7 @@ from smtpplus.observation.alerts import Alerts
 from smtpplus.observation.desk import Terms
 from smtpplus.observation.folded import Folded
 from smtpplus.observation.history import History
-from smtpplus.observation.metrics import Measures
+from smtpplus.observation.metrics import Depth, Measures
 from smtpplus.observation.watchdog import Watchdog, chains
 from smtpplus.observation.webhook import Webhook
 from smtpplus.observation.would_block import WouldBlock
@@ -30,7 +30,8 @@ Post = Callable[[Connection, bytes, Sequence[str]], object]
 
 
 class Observation:
-    """All that watches, but for the mail log, which needs no database. `post` puts a message of ours into the queue.
+    """All that watches, but for the mail log, which needs no database. `post` puts a message of ours into the queue,
+    `depth` tells what is in it.
 
     `new_id` makes ids like those of messages, for what has none of its own.
     """
@@ -44,6 +45,7 @@ class Observation:
         reactor: Any,
         now: Callable[[], float],
         post: Post,
+        depth: Callable[[Connection], Depth],
         new_id: Callable[[], int],
         certificate: Path | None,
     ) -> None:
@@ -51,7 +53,7 @@ class Observation:
         events.subscribe(self._would_block, WouldRefuse)
         folded = Folded()
         events.subscribe(folded, *Folded.kinds)
-        self.measures = Measures(database, reactor, now=now, folded=folded)
+        self.measures = Measures(database, reactor, depth=depth, now=now, folded=folded)
         if configuration.http.listen is not None:  # else nobody can ask
             events.subscribe(self.measures, *Measures.kinds)
         self._history = History(database, reactor, kept=configuration.queue.history, now=now, new_id=new_id, folded=folded)

@@ -16,7 +16,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -25,14 +25,13 @@ from smtpplus import events
 from smtpplus.events import Event
 from smtpplus.observation.folded import Folded
 from smtpplus.storage.database import Database
-from smtpplus.storage.schema import recipients
 
 DEPTH = 5.0  # seconds for which the depth of the queue is good
 LAG = 0.5  # seconds between two looks at the reactor's lag
 BUCKETS = (0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 86_400.0)  # seconds waited
 NOTIFICATIONS = 2  # their level, queue.bounce
 _SCHEMES = frozenset(("smtp", "smtps", "maildir", "discard"))
-Depth = list[tuple[int, int, int]]  # level, recipients, id of the oldest message
+Depth = list[tuple[int, int, int, float | None]]  # level, recipients, those held, since when the one waits that waits longest
 
 
 @functools.lru_cache(maxsize=4096)
@@ -65,7 +64,16 @@ class Measures(Collector):
         events.Fault,
     )
 
-    def __init__(self, database: Database, clock: IReactorTime, *, now: Callable[[], float], folded: Folded) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: IReactorTime,
+        *,
+        depth: Callable[[Connection], Depth],
+        now: Callable[[], float],
+        folded: Folded,
+    ) -> None:
+        self._ask = depth
         self._database = database
         self._clock = clock
         self._now = now
@@ -138,7 +146,7 @@ class Measures(Collector):
         """The page, as text; the queue's depth is asked for first if it is old."""
         if self._clock.seconds() - self._depth_at < DEPTH:
             return succeed(self._page(self._depth))
-        return self._database.read(_depth).addErrback(lambda _: self._depth).addCallback(self._page)  # the rest is worth showing
+        return self._database.read(self._ask).addErrback(lambda _: self._depth).addCallback(self._page)  # the rest is worth showing
 
     def _page(self, depth: Depth) -> str:
         if depth is not self._depth:
@@ -206,11 +214,16 @@ class Measures(Collector):
         yield CounterMetricFamily("smtpplus_paused_seconds", "Time for which running transfers were stopped", self.paused_seconds)
 
     def _queue(self) -> Iterator[Metric]:
-        depth, oldest = [0] * 6, [0.0] * 6
-        for level, count, first in self._depth:
-            depth[level], oldest[level] = count, max(0.0, self._now() - (first >> 20) / 1000)
-        yield _by_level(GaugeMetricFamily("smtpplus_queue_recipients", "Recipients in the queue", labels=("level",)), depth)
-        yield _by_level(GaugeMetricFamily("smtpplus_queue_oldest_seconds", "Age of the oldest message queued", labels=("level",)), oldest)
+        depth, held, oldest = [0] * 6, [0] * 6, [0.0] * 6
+        for level, count, kept, since in self._depth:
+            depth[level], held[level] = count, kept
+            oldest[level] = 0.0 if since is None else max(0.0, self._now() - since)
+        for name, text, values in (
+            ("smtpplus_queue_recipients", "Recipients in the queue", depth),
+            ("smtpplus_queue_held_recipients", "Recipients that are due and held by a rule", held),
+            ("smtpplus_queue_oldest_seconds", "Longest wait of what may go: not held, not scheduled, not put off", oldest),
+        ):
+            yield _by_level(GaugeMetricFamily(name, text, labels=("level",)), values)
 
 
 def _by_level(family: Any, values: Sequence[float]) -> Metric:
@@ -228,10 +241,3 @@ def _buckets(counts: Sequence[int]) -> list[tuple[str, float]]:
         total += count
         told.append((limit, total))
     return told
-
-
-def _depth(connection: Connection) -> Depth:
-    """Recipients in the queue by level."""
-    r = recipients.c
-    query = select(r.level, func.count(), func.min(r.message_id)).group_by(r.level)
-    return [(level, count, oldest) for level, count, oldest in connection.execute(query)]

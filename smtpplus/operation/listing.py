@@ -121,7 +121,8 @@ def print_queued(found: Iterable[Queued]) -> None:
         more = f" and {len(each.rules) - 1} more" if len(each.rules) > 1 else ""
         state = each.state if each.rule is None else f"{each.state}, {each.rule.name}{more}"
         following = date(each.due) if each.due > now else "now"
-        waits = span(now - each.received_at)
+        since = each.received_at if each.due > now else max(each.received_at, each.due)
+        waits = "" if each.state == "scheduled" else span(now - since)
         cells = (each.name, state, str(each.level), each.user, each.address, waits, str(each.attempts), following, each.reply)
         table.add_row(*map(Text, cells))
     console().print(table)

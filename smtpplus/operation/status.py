@@ -11,14 +11,13 @@ from smtpplus.operation.cli import Operation, console, date, print_json
 from smtpplus.operation.listing import print_rules, rule_json, span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection
 
+    from smtpplus.queue.depth import Level
     from smtpplus.queue.selection import Queued
     from smtpplus.queue.standing import Standing
-
-_OVERDUE = 10_000  # recipients under way whose next attempt is due already that are told from what waits
 
 
 @click.command()
@@ -30,19 +29,17 @@ def status(operation: Operation, as_json: bool) -> None:
 
     from smtpplus.operation.channels import failing
     from smtpplus.queue import rulebook, standing
-    from smtpplus.queue.selection import depth
+    from smtpplus.queue.depth import depth
 
     now = time.time()
     with operation.transaction(reading=True) as connection:
         silent = list(failing(connection, now, past=False))
-        running = _running(operation, connection, now)
-        overdue = [each for each in running if each.due <= now][:_OVERDUE]  # those of later are counted as such
-        levels = _levels(depth(connection, now, [each.key for each in overdue]), now)
-        for each in overdue:
-            levels[each.level - 1]["deferred"] += 1
+        levels = _levels(depth(connection, operation.router.destination, now), now)
         rules = rulebook.in_force(connection, now)
         found = standing.read(connection)
-        delayed = waits_for_its_time(connection, now, 0 if found is None else found[0].standing.running, running)
+        delayed = waits_for_its_time(
+            connection, now, 0 if found is None else found[0].standing.running, _running(operation, connection, now)
+        )
     alive = found is not None and standing.alive(found[0].process)
     stands = msgspec.structs.replace(found[0].standing, delayed=delayed) if found is not None and alive else None
     if as_json:
@@ -68,13 +65,9 @@ def status(operation: Operation, as_json: bool) -> None:
 
 def _running(operation: Operation, connection: Connection, now: float) -> list[Queued]:
     """The recipients that the daemon says are under way."""
-    from smtpplus.queue import under_way
-    from smtpplus.queue.rules import Rules
-    from smtpplus.queue.selection import QueueView, Selection
+    from smtpplus.queue.depth import running
 
-    said = under_way.read(connection)
-    view = QueueView(connection, Rules(), operation.router.destination, now, said)
-    return [each for each in view.select(Selection(ids=tuple(said.ids))) if each.state == "trying"] if said.ids else []
+    return running(connection, operation.router.destination, now)
 
 
 def waits_for_its_time(connection: Connection, now: float, running: int, named: Sequence[Queued] = ()) -> int:
@@ -95,27 +88,28 @@ def waits_for_its_time(connection: Connection, now: float, running: int, named: 
     return max(0, later - max(0, running - others - trying))
 
 
-def _levels(rows: Iterable[Any], now: float) -> list[dict[str, Any]]:
+def _levels(levels: Mapping[int, Level], now: float) -> list[dict[str, Any]]:
     """Per level: recipients by state, and for how long the oldest has waited that may go."""
-    levels: dict[int, dict[str, Any]] = {
-        level: {"level": level, "waiting": 0, "scheduled": 0, "deferred": 0, "oldest": None} for level in range(1, 6)
-    }
-    for row in rows:
-        state = "waiting" if not row.later else "deferred" if row.tried else "scheduled"
-        level = levels[row.level]
-        level[state] += row.count
-        if state == "waiting":
-            level["oldest"] = max(level["oldest"] or 0.0, now - (row.oldest >> 20) / 1000)
-    return list(levels.values())
+    return [
+        {
+            "level": number,
+            "waiting": level.waiting,
+            "held": level.held,
+            "scheduled": level.scheduled,
+            "deferred": level.deferred,
+            "oldest": None if level.since is None else max(0.0, now - level.since),
+        }
+        for number, level in levels.items()
+    ]
 
 
 def _print_levels(levels: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
-    table = Table("Level", "Waiting", "Oldest waits", "Scheduled", "Deferred or under way")
+    table = Table("Level", "Waiting", "Oldest waits", "Held", "Scheduled", "Deferred or under way")
     for level in levels:
         oldest = "" if level["oldest"] is None else span(level["oldest"])
-        table.add_row(*map(str, (level["level"], level["waiting"], oldest, level["scheduled"], level["deferred"])))
+        table.add_row(*map(str, (level["level"], level["waiting"], oldest, level["held"], level["scheduled"], level["deferred"])))
     console().print(table)
 
 

@@ -115,7 +115,7 @@ def _levels(before: Sample, now: Sample, seconds: float) -> RenderableType:
 
     from smtpplus.operation.listing import span
 
-    table = Table("Level", "Accepted/s", "Delivered/s", "Queued", "Oldest")
+    table = Table("Level", "Accepted/s", "Delivered/s", "Queued", "Held", "Oldest waits")
     for level in _LEVELS:
         oldest = now.get(("smtpplus_queue_oldest_seconds", level), 0.0)
         table.add_row(
@@ -123,6 +123,7 @@ def _levels(before: Sample, now: Sample, seconds: float) -> RenderableType:
             f"{_rate('smtpplus_accepted_total', before, now, seconds, level):.1f}",
             f"{_rate('smtpplus_delivered_total', before, now, seconds, level):.1f}",
             f"{now.get(('smtpplus_queue_recipients', level), 0):.0f}",
+            f"{now.get(('smtpplus_queue_held_recipients', level), 0):.0f}",
             span(oldest) if oldest else "",
         )
     return table

@@ -184,14 +184,3 @@ class QueueView:
         if selection.destinations and not {found.destination, domain_of(found.address)}.intersection(selection.destinations):
             return False
         return selection.state is None or found.state == selection.state
-
-
-def depth(connection: Connection, now: float, running: Sequence[Key] = ()) -> list[Any]:
-    """Recipients by level and state, with the oldest message id of each; what is held counts as waiting. Those `running` are left out."""
-    state = func.min(_R.message_id).label("oldest")
-    due = (_R.due > now).label("later")
-    tried = (_R.attempts > 0).label("tried")
-    query = select(_R.level, due, tried, func.count().label("count"), state).group_by(_R.level, due, tried).order_by(_R.level)
-    if running:
-        query = query.where(tuple_(_R.message_id, _R.number).not_in(running))
-    return list(connection.execute(query))

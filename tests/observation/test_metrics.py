@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import Connection
 from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import Clock
@@ -15,12 +16,18 @@ from twisted.trial.unittest import TestCase
 
 from smtpplus import events
 from smtpplus.observation.folded import Folded
-from smtpplus.observation.metrics import DEPTH, Measures, route_kind
+from smtpplus.observation.metrics import DEPTH, Depth, Measures, route_kind
+from smtpplus.queue.depth import depth
 from smtpplus.storage.database import Database
 from smtpplus.storage.engine import migrate
 
 NOW = 1_800_000_000.0
 _METRIC = re.compile(r"\b(?:smtpplus|process)_\w+")
+
+
+def told(connection: Connection) -> Depth:
+    """As the daemon tells it."""
+    return [(number, level.count, level.held, level.since) for number, level in depth(connection, str, NOW).items()]
 
 
 class MeasuresTests(TestCase):
@@ -34,14 +41,14 @@ class MeasuresTests(TestCase):
         self.database.start()
         self.clock = Clock()
         self.folded = Folded()
-        self.measures = Measures(self.database, self.clock, now=lambda: NOW, folded=self.folded)
+        self.measures = Measures(self.database, self.clock, depth=told, now=lambda: NOW, folded=self.folded)
         yield self.queued(60, 30)
 
     def tearDown(self) -> Any:
         return self.database.stop()
 
-    def queued(self, *ages: float) -> Any:
-        rows = ", ".join(f"({int((NOW - age) * 1000) << 20}, 0, 'y', 3, '', 0, 0)" for age in ages)
+    def queued(self, *ages: float, level: int = 3, due: float = 0, attempts: int = 0) -> Any:
+        rows = ", ".join(f"({int((NOW - age) * 1000) << 20}, 0, 'y', {level}, '', {attempts}, {due})" for age in ages)
         insert = f"INSERT INTO recipients (message_id, number, address, level, user, attempts, due) VALUES {rows}"
         return self.database.write(lambda connection: connection.exec_driver_sql(insert))
 
@@ -104,6 +111,20 @@ class MeasuresTests(TestCase):
         }
         self.assertEqual({key: found[key] for key in expected}, expected)
         self.assertGreater(found["process_resident_memory_bytes",], 0)
+
+    @inlineCallbacks
+    def test_the_oldest_is_of_what_may_go(self) -> Any:
+        """D1: what is scheduled, put off or held is not starved, and what came due waits since then."""
+        yield self.queued(7200, level=5, due=NOW + 60)
+        yield self.queued(7000, level=5, due=NOW + 60, attempts=1)
+        yield self.queued(6000, level=5, due=NOW - 20)
+        yield self.queued(10, level=5)
+        yield self.queued(5000, level=4)
+        hold = "INSERT INTO rules (kind, value, running, reason, who, created_at, expires_at, keep_expiry) "
+        yield self.database.write(lambda connection: connection.exec_driver_sql(f"{hold} VALUES ('level', '4', 'finish', '', '', 1, 0, 0)"))
+        found = yield self.values()
+        names = ("smtpplus_queue_recipients", "smtpplus_queue_held_recipients", "smtpplus_queue_oldest_seconds")
+        self.assertEqual([[found[name, level] for name in names] for level in "345"], [[2, 0, 60], [1, 1, 0], [4, 0, 20]])
 
     @inlineCallbacks
     def test_the_dashboard_asks_for_what_there_is(self) -> Any:

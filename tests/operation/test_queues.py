@@ -17,8 +17,10 @@ from smtpplus.mail.envelope import CHUNK, Envelope, Recipient, parse_queue_id, q
 from smtpplus.observation import owed, story
 from smtpplus.operation.cli import main
 from smtpplus.queue import actions, rows
+from smtpplus.queue.depth import _query
 from smtpplus.queue.entry import EnvelopeIds
 from smtpplus.queue.rates import OverRate
+from smtpplus.queue.rules import KINDS, Rule, Rules
 from smtpplus.queue.standing import BackingOff, Crowded, Row, Slots, Standing, StoppedTransfer
 from smtpplus.queue.under_way import RunningTransfer
 from smtpplus.storage import schema, writes
@@ -387,6 +389,47 @@ def test_wrong_usage(queue: Queue) -> None:
         assert sentence in " ".join(output.split()), output
 
 
+@pytest.mark.parametrize(
+    ("selector", "held"),
+    [
+        (["--all"], 4),
+        (["--user", "bulk"], 1),
+        (["--list", "news"], 1),
+        (["--sender-domain", "other.com"], 1),
+        (["--destination", "x.net"], 2),
+        (["--destination", "smtp://smart:25"], 1),
+        (["--id"], 1),
+        (["--level", "4"], 0),
+        ([], 0),
+    ],
+)
+def test_status_counts_what_is_held_apart(engine: Engine, queue: Queue, selector: list[str], held: int) -> None:
+    """D1, A31: whatever a rule holds is counted as `queue list` counts it, and none of it, nor what is scheduled or put off, is the oldest
+    that waits; that counts from when it was due."""
+    name = queue_id(put(engine, "a@x.net"))
+    put(engine, "b@X.net", user="bulk", list="news", sender="n@Other.COM")
+    put(engine, '"q@r"@y.smart.net')
+    change(engine, put(engine, "d@z.net"), due=time.time() - 30)
+    change(engine, put(engine, "e@z.net"), due=time.time() + 1000)
+    if selector:
+        queue("queue", "hold", *selector, *([name] if selector == ["--id"] else []))
+    level = queue("status", "--json")["levels"][2]
+    listed = [each["state"] for each in queue("queue", "list", "--json")["recipients"]]
+    assert (level["held"], level["waiting"], level["scheduled"]) == (held, 4 - held, 1)
+    assert (listed.count("held"), listed.count("waiting"), listed.count("scheduled")) == (held, 4 - held, 1)
+    assert level["oldest"] is None if held == 4 else 0 <= level["oldest"] < 20
+
+
+def test_the_depth_is_one_look_at_the_recipients(engine: Engine) -> None:
+    """However many wait, and with whatever rules: the recipients are scanned once, and no message is read."""
+    with engine.connect() as connection:
+        for rules in ((), tuple(Rule(number, kind, queue_id(1)) for number, kind in enumerate(KINDS))):
+            query = _query("sqlite", Rules(rules), 1.0, [])
+            text = str(query.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
+            plan = [row[-1] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")]
+            assert [step for step in plan if not step.startswith("USE TEMP B-TREE")] == ["SCAN recipients"]
+
+
 def test_status(engine: Engine, queue: Queue) -> None:
     """D1: depth and oldest wait per level, and the rules in force, from the database alone."""
     put(engine, level=1)
@@ -395,8 +438,12 @@ def test_status(engine: Engine, queue: Queue) -> None:
     queue("queue", "hold", "--level", "5")
     found = queue("status", "--json")
     assert (found["running"], found["daemon"]) == (False, None)
-    assert [(level["waiting"], level["deferred"]) for level in found["levels"]] == [(1, 0), (0, 0), (0, 0), (0, 0), (2, 1)]
-    assert [level["oldest"] is None for level in found["levels"]] == [False, True, True, True, False]
+    assert [(level["waiting"], level["held"], level["deferred"]) for level in found["levels"]] == [
+        (1, 0, 0),
+        *[(0, 0, 0)] * 3,
+        (0, 2, 1),
+    ]
+    assert [level["oldest"] is None for level in found["levels"]] == [False, True, True, True, True]
     assert [rule["value"] for rule in found["rules"]] == ["5"]
     assert "The daemon does not run." in queue("status")
 
