@@ -129,7 +129,7 @@ def _limit(event: events.Lowered) -> str:
     if event.budget:
         return f"the budget of {event.budget} an hour is spent"
     told = f"mail of user {event.user} may have no higher one"
-    return f"{told}; smtpplus user edit {quoted(event.user)} --ceiling {event.asked} allows it to later mail"
+    return f"{told}; smtpplus user edit --ceiling {event.asked} {quoted(event.user)} allows it to later mail"
 
 
 def _because(reason: str) -> str:

@@ -18,6 +18,7 @@ PACKAGE = Path(smtpplus.__file__).parent
 ROOMS = sorted(path for floor in ("accounts", "delivery", "observation", "operation") for path in (PACKAGE / floor).glob("*.py"))
 OURS = {  # of our own making, and plain words
     "by_rule[1]",
+    "event.asked",
     "event.id",
     "queued.name",
     "queued.rule.id",

@@ -235,7 +235,7 @@ def test_what_lowered_mail_is_told() -> None:
     """D2, D3: mail that went at a lower level than it asked for says whether a budget or the ceiling did that, and what allows more."""
     spent, capped = (sentence(events.Lowered(1.0, "x", "app", 1, 3, budget), str) for budget in (10, 0))
     assert spent == "lowered from level 1 to 3: the budget of 10 an hour is spent"
-    assert capped.startswith("lowered from level 1 to 3: mail of user app may have no higher one; smtpplus user edit app --ceiling 1")
+    assert capped.startswith("lowered from level 1 to 3: mail of user app may have no higher one; smtpplus user edit --ceiling 1 app ")
 
 
 def test_one_urgent_message_is_named_with_its_command() -> None:
