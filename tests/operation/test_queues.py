@@ -164,7 +164,7 @@ def test_an_attempt_whose_next_time_was_moved_is_not_cut_off(engine: Engine, que
     """D3: what the daemon transfers is under way, whenever it is due; what it does not is cut off, if it began before the daemon."""
     runs, cut = put(engine), put(engine)
     for number in (runs, cut):
-        change(engine, number, attempts=1, due=time.time() + 10)
+        change(engine, number, attempts=7, due=time.time() + 10)  # four hours after it began: before this process
     stated(engine, Standing(0, 0, 1, transfers=(RunningTransfer(queue_id(runs), "example.net"),)))
     gates = [queue("explain", queue_id(number), "--json")["waiting"][0]["gate"] for number in (runs, cut)]
     assert gates == ["under-way", "retry"]
