@@ -53,6 +53,11 @@ class InlineDatabase:
         self._waiting.append((done, work, writes))
         return done
 
+    @property
+    def waits(self) -> bool:
+        """Whether anything is to be written or read."""
+        return bool(self._waiting)
+
     def commit(self) -> bool:
         """Do all that waits, in order; False if nothing did."""
         waiting, self._waiting = self._waiting, []

@@ -276,6 +276,21 @@ class House(RuleBasedStateMachine):
             assert transfer.total <= MAX_PAUSE + 0.25 + 0.001  # time passes by quarters of a second
 
     @invariant()
+    def nothing_is_stopped_for_nobody(self) -> None:
+        """A27: what was stopped goes on when no urgent mail of a higher level is ready or running, not only when its bound is reached. As
+        long as something is to be written the queue may not know yet."""
+        if not hasattr(self, "hop") or self.database.broken or self.database.waits or any(each.running == "stop" for each in self.in_force):
+            return
+        stopped = [transfer.level for transfer in self.hop.running if transfer.stopped]
+        if stopped:
+            urgent = [transfer.level for transfer in self.hop.running if transfer.level <= 2]
+            with self.database.connection.begin():
+                ready = f"SELECT level FROM recipients WHERE level <= 2 AND due <= {self.clock.seconds() + self.latest}"
+                urgent += self.database.connection.exec_driver_sql(ready).scalars()
+            assert urgent, f"{stopped} are stopped, and nothing is urgent"
+            assert min(stopped) > min(urgent)
+
+    @invariant()
     def nothing_is_doubled(self) -> None:
         """C2: no recipient has two attempts under way, or goes on after it was settled."""
         if not hasattr(self, "hop"):
