@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from twisted.trial.unittest import TestCase
 
 from smtpplus.mail.envelope import Recipient
 from smtpplus.queue import rows
 from smtpplus.storage import writes
-from smtpplus.storage.engine import create_engine, migrate
 from tests.queue.fixtures import envelope
+from tests.rig.database import connect
 
 
 class FetchTests(TestCase):
     """A real SQLite with 50 messages of two recipients each."""
 
     def setUp(self) -> None:
-        url = f"sqlite:///{Path(self.mktemp()) / 'smtpplus.sqlite'}"
-        migrate(url)
-        engine = create_engine(url)
-        self.addCleanup(engine.dispose)
-        self.connection = engine.connect()
-        self.addCleanup(self.connection.close)
+        self.connection = connect(self)
         self.envelopes = [envelope(number, 3, "app", "b@example.net", "c@example.net", size=10) for number in range(1, 51)]
         writes.INSERT_MESSAGE.run(self.connection, [rows.insertion(each, 1, b"x" * 10)[1] for each in self.envelopes])
         writes.INSERT_RECIPIENT.run(self.connection, [row for each in self.envelopes for _, row in rows.recipients(each)])

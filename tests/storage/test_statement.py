@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,20 +10,15 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from twisted.trial.unittest import TestCase
 
 from smtpplus.storage import schema, writes
-from smtpplus.storage.engine import create_engine, migrate
 from smtpplus.storage.statement import Row, RowsGone
+from tests.rig.database import connect
 
 
 class StatementTests(TestCase):
     """A real SQLite with a hundred recipients."""
 
     def setUp(self) -> None:
-        url = f"sqlite:///{Path(self.mktemp()) / 'smtpplus.sqlite'}"
-        migrate(url)
-        engine = create_engine(url)
-        self.addCleanup(engine.dispose)
-        self.connection = engine.connect()
-        self.addCleanup(self.connection.close)
+        self.connection = connect(self)
         self.asked = 0
         rows: list[Row] = [(1, number, "b@example.net", 3, "app", 0, 1.0, None, "default", "example.com") for number in range(100)]
         writes.INSERT_MESSAGE.run(self.connection, [(1, schema.QUEUED, "a@example.com", "app", 3, 1, 1.0, 1, None, b"x")])
