@@ -31,10 +31,9 @@ class RunningTransfer(msgspec.Struct, frozen=True):
 
 
 class UnderWay:
-    """Which recipients are attempted now. `known` is false if no daemon runs, or it did not say all."""
+    """Which recipients are attempted now; none if no daemon runs."""
 
-    def __init__(self, transfers: Iterable[RunningTransfer] = (), *, known: bool = False) -> None:
-        self.known = known
+    def __init__(self, transfers: Iterable[RunningTransfer] = ()) -> None:
         self._numbers = {(parse_queue_id(each.id), each.destination): each.numbers for each in transfers}
         self.ids = sorted({number for number, _ in self._numbers})  # of messages
 
@@ -60,7 +59,7 @@ def read(connection: Connection) -> UnderWay:
     said = msgspec.json.decode(value, type=_Row) if value is not None else None
     if said is None or said.standing.transfers is None or not alive(said.process):
         return UnderWay()
-    return UnderWay(said.standing.transfers, known=len(said.standing.transfers) < LISTED)
+    return UnderWay(said.standing.transfers)
 
 
 def alive(process: int) -> bool:
